@@ -1,0 +1,97 @@
+"""Run the rules of all parameters together, with one packed all-reduce per round and process group.
+
+A rule is a coroutine: where the paper sums over a whole matrix it yields `Sum(...)`, and the driver sends back the same tensors
+summed over the ranks. All rules advance in lock-step, so that a round costs one collective however many parameters there are.
+"""
+
+from collections.abc import Callable, Generator, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Reduction:
+    """Tensors that are to be combined over the ranks that share a parameter."""
+
+    op: Any
+    tensors: tuple[Tensor, ...]
+
+
+def Sum(*tensors: Tensor) -> Reduction:  # noqa: N802 (reads as a type at the point of use)
+    """Add the tensors over the ranks; the rule receives the sums."""
+    return Reduction(dist.ReduceOp.SUM, tensors)
+
+
+Coroutine = Generator[Reduction, tuple[Tensor, ...], Tensor]
+"""Yields reductions, receives their results, returns the direction of the update (numel,)."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One rule at work on this rank's share of one parameter."""
+
+    coroutine: Coroutine
+    group: Any
+    """Ranks that share the parameter; None when this rank holds all of it, and nothing needs to be reduced."""
+
+
+@dataclass
+class Traffic:
+    """What the reductions of one `step()` sent: collective calls and bytes of this rank's packed buffers."""
+
+    calls: int = 0
+    num_bytes: int = 0
+
+
+def run(jobs: Iterable[Job], traffic: Traffic, observe: Callable[[Tensor], None]) -> None:
+    """Drive every job to its end; `observe` sees each update's direction (numel,) once.
+
+    A job that needs no other rank runs to its end before the next is made (its temporaries are then freed); the others wait for
+    each other at every reduction.
+    """
+    waiting: list[tuple[Job, Reduction]] = []
+
+    def advance(job: Job, reduced: tuple[Tensor, ...] | None) -> Reduction | None:
+        try:
+            return job.coroutine.send(reduced)
+        except StopIteration as end:
+            observe(end.value)
+            return None
+
+    for job in jobs:
+        request = advance(job, None)
+        while job.group is None and request is not None:
+            request = advance(job, request.tensors)
+        if request is not None:
+            waiting.append((job, request))
+
+    while waiting:
+        reduced = _all_reduce(waiting, traffic)
+        answers = [(job, advance(job, tensors)) for (job, _), tensors in zip(waiting, reduced, strict=True)]
+        waiting = [(job, request) for job, request in answers if request is not None]
+
+
+def _all_reduce(waiting: list[tuple[Job, Reduction]], traffic: Traffic) -> list[tuple[Tensor, ...]]:
+    """Every request's tensors, combined over the ranks: one collective per (process group, operation)."""
+    packs: dict[tuple[Any, Any], list[int]] = {}
+    for index, (job, request) in enumerate(waiting):
+        packs.setdefault((job.group, request.op), []).append(index)
+
+    reduced: list[tuple[Tensor, ...]] = [()] * len(waiting)
+    for (group, op), members in packs.items():
+        flat = torch.cat([tensor.reshape(-1) for index in members for tensor in waiting[index][1].tensors])
+        dist.all_reduce(flat, op, group=group)
+        traffic.calls += 1
+        traffic.num_bytes += flat.numel() * flat.element_size()
+        at = 0
+        for index in members:
+            parts = []
+            for tensor in waiting[index][1].tensors:
+                parts.append(flat[at : at + tensor.numel()].view(tensor.shape))
+                at += tensor.numel()
+            reduced[index] = tuple(parts)
+    return reduced

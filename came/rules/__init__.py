@@ -1,0 +1,59 @@
+"""What an optimizer is, apart from where its tensors live: a rule, the state it keeps, its paper.
+
+A rule sees one parameter's interval and reads like the paper; see `came/rules/came.py` for one that reduces and
+`came/rules/adamw.py` for one that does not.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from math import prod
+from typing import Any
+
+from torch import Tensor
+
+from came.interval import Interval
+from came.lockstep import Coroutine
+
+
+class Kind(Enum):
+    """What a state tensor of a rule holds for one parameter."""
+
+    LOCAL = "one value per element that the rank holds"
+    ROW = "one value per row of the whole parameter, the same on every rank that holds some of it"
+    COL = "one value per column of the whole parameter, likewise"
+    STEP = "the number of this update, from 1; the optimizer counts it"
+
+
+StateSpec = dict[str, Kind]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One optimizer's mathematics.
+
+    `update(interval, param, grad, state, hyper)` changes `param` and `state` in place and returns the direction it moved along,
+    before the learning rate: all (numel,) and float32, `grad` free to be overwritten. `state(interval)` names what it keeps,
+    `hyper` is the parameter group.
+    """
+
+    name: str
+    update: Callable[[Interval, Tensor, Tensor, dict[str, Tensor], dict[str, Any]], Coroutine]
+    state: Callable[[Interval], StateSpec]
+
+
+def state_shape(kind: Kind, interval: Interval) -> tuple[int, ...]:
+    """Shape of one state tensor, as the rule sees it."""
+    match kind:
+        case Kind.LOCAL:
+            return (interval.numel,)
+        case Kind.ROW:
+            return interval.row_shape
+        case Kind.COL:
+            return interval.col_shape
+        case Kind.STEP:
+            return ()
+
+
+def state_numel(kind: Kind, interval: Interval) -> int:
+    return prod(state_shape(kind, interval))

@@ -1,0 +1,32 @@
+"""AdamW: Adam with decoupled weight decay (Kingma and Ba, 2015, Algorithm 1; Loshchilov and Hutter, 2019, Algorithm 2)."""
+
+from typing import Any
+
+from torch import Tensor
+
+from came.interval import Interval
+from came.lockstep import Coroutine
+from came.rules import Kind, Rule, StateSpec
+
+
+def update(interval: Interval, param: Tensor, grad: Tensor, state: dict[str, Tensor], hyper: dict[str, Any]) -> Coroutine:
+    """One update, element by element: it needs nothing from the other ranks."""
+    beta1, beta2 = hyper["betas"]
+    step = int(state["step"])
+
+    momentum = state["exp_avg"].lerp_(grad, 1 - beta1)
+    second_moment = state["exp_avg_sq"].mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
+    denominator = (second_moment / (1 - beta2**step)).sqrt_().add_(hyper["eps"])
+    direction = (momentum / (1 - beta1**step)).div_(denominator)
+
+    param.mul_(1 - hyper["lr"] * hyper["weight_decay"]).add_(direction, alpha=-hyper["lr"])
+    return direction
+    yield  # makes this function a coroutine, like the rules that do reduce
+
+
+def state(interval: Interval) -> StateSpec:
+    """Two moments of every element."""
+    return {"step": Kind.STEP, "exp_avg": Kind.LOCAL, "exp_avg_sq": Kind.LOCAL}
+
+
+RULE = Rule("AdamW", update, state)

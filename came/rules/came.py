@@ -1,0 +1,76 @@
+"""CAME: Confidence-guided Adaptive Memory Efficient optimization (Luo et al., ACL 2023, Algorithm 2).
+
+Defaults are the paper's: betas 0.9, 0.999, 0.9999; eps 1e-30, 1e-16; clipping threshold 1. There is no bias correction: the first
+update is some 11 times the learning rate in RMS, which is why the paper warms up.
+"""
+
+from typing import Any
+
+from torch import Tensor
+
+from came.interval import Interval
+from came.lockstep import Coroutine, Sum
+from came.rules import Kind, Rule, StateSpec
+
+
+def update(interval: Interval, param: Tensor, grad: Tensor, state: dict[str, Tensor], hyper: dict[str, Any]) -> Coroutine:
+    """One update of the elements of `interval`; three reductions for a matrix, one for a vector."""
+    beta1, beta2, beta3 = hyper["betas"]
+    eps1, eps2 = hyper["eps"]
+
+    # Second moment of the gradient, factored for a matrix (lines 2-4), and the update it gives (line 5).
+    if interval.factored:
+        sums = yield Sum(*interval.row_col_sums(grad.square()))
+        row, col = _averaged_factors(interval, state["exp_avg_sq_row"], state["exp_avg_sq_col"], sums, beta2, eps1)
+        scaled = interval.mul_outer_(grad, row, col)
+    else:
+        second_moment = state["exp_avg_sq"].lerp_(grad.square().add_(eps1), 1 - beta2)
+        scaled = grad.mul_(second_moment.rsqrt())
+
+    # Clip by the RMS over the whole parameter (line 6).
+    (sum_of_squares,) = yield Sum(scaled.square().sum())
+    rms = (sum_of_squares / interval.total).sqrt()
+    scaled.div_((rms / hyper["clip_threshold"]).clamp_(min=1.0))
+
+    momentum = state["exp_avg"].lerp_(scaled, 1 - beta1)  # line 7
+
+    # Divide by the confidence: how far the update strays from its own average, factored (lines 8-11).
+    if interval.factored:
+        sums = yield Sum(*interval.row_col_sums(scaled.sub_(momentum).square_()))
+        row, col = _averaged_factors(interval, state["exp_avg_res_row"], state["exp_avg_res_col"], sums, beta3, eps2)
+        direction = interval.mul_outer_(scaled.copy_(momentum), row, col)
+    else:
+        direction = momentum  # vectors have no confidence term
+
+    # Decoupled weight decay, then the step (line 12).
+    param.mul_(1 - hyper["lr"] * hyper["weight_decay"]).add_(direction, alpha=-hyper["lr"])
+    return direction
+
+
+def _averaged_factors(
+    interval: Interval, row_avg: Tensor, col_avg: Tensor, sums: tuple[Tensor, Tensor], beta: float, eps: float
+) -> tuple[Tensor, Tensor]:
+    """Average the row and column means into the state; return the factors of `1 / sqrt(row col / mean(row))`.
+
+    `row_avg` (matrices, rows) and `col_avg` (matrices, cols) are updated in place; `sums` are those of the whole parameter.
+    """
+    row_sum, col_sum = sums
+    row_avg.lerp_(row_sum / interval.cols + eps, 1 - beta)
+    col_avg.lerp_(col_sum / interval.rows + eps, 1 - beta)
+    return (row_avg / row_avg.mean(-1, keepdim=True)).rsqrt_(), col_avg.rsqrt()
+
+
+def state(interval: Interval) -> StateSpec:
+    """Momentum for every element; row and column factors for a matrix, a full second moment for a vector."""
+    if not interval.factored:
+        return {"exp_avg": Kind.LOCAL, "exp_avg_sq": Kind.LOCAL}
+    return {
+        "exp_avg": Kind.LOCAL,
+        "exp_avg_sq_row": Kind.ROW,
+        "exp_avg_sq_col": Kind.COL,
+        "exp_avg_res_row": Kind.ROW,
+        "exp_avg_res_col": Kind.COL,
+    }
+
+
+RULE = Rule("CAME", update, state)
