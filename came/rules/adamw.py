@@ -6,7 +6,7 @@ from torch import Tensor
 
 from came.interval import Interval
 from came.lockstep import Coroutine
-from came.rules import Kind, Rule, StateSpec
+from came.rules import Kind, Rule, StateSpec, step_with_decay
 
 
 def update(interval: Interval, param: Tensor, grad: Tensor, state: dict[str, Tensor], hyper: dict[str, Any]) -> Coroutine:
@@ -19,7 +19,7 @@ def update(interval: Interval, param: Tensor, grad: Tensor, state: dict[str, Ten
     denominator = (second_moment / (1 - beta2**step)).sqrt_().add_(hyper["eps"])
     direction = (momentum / (1 - beta1**step)).div_(denominator)
 
-    param.mul_(1 - hyper["lr"] * hyper["weight_decay"]).add_(direction, alpha=-hyper["lr"])
+    step_with_decay(param, direction, hyper)
     return direction
     yield  # makes this function a coroutine, like the rules that do reduce
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from came.interval import Interval
 from came.lockstep import Coroutine, Sum
-from came.rules import Kind, Rule, StateSpec
+from came.rules import Kind, Rule, StateSpec, step_with_decay
 
 
 def update(interval: Interval, param: Tensor, grad: Tensor, state: dict[str, Tensor], hyper: dict[str, Any]) -> Coroutine:
@@ -42,8 +42,8 @@ def update(interval: Interval, param: Tensor, grad: Tensor, state: dict[str, Ten
     else:
         direction = momentum  # vectors have no confidence term
 
-    # Decoupled weight decay, then the step (line 12).
-    param.mul_(1 - hyper["lr"] * hyper["weight_decay"]).add_(direction, alpha=-hyper["lr"])
+    # The step, with decoupled weight decay (line 12).
+    step_with_decay(param, direction, hyper)
     return direction
 
 
