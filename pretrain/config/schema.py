@@ -4,6 +4,7 @@ A default lives here and nowhere else; the files under `configs/` state only wha
 `Config`, and `__post_init__` of each part checks its own values. What concerns two parts at once is in `consistency.py`.
 """
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,12 +24,12 @@ def _require_choice(key: str, value: str, choices: tuple[str, ...]) -> None:
 
 def _require_positive(prefix: str, owner: object, *names: str) -> None:
     for name in names:
-        _require(getattr(owner, name) > 0, f"{prefix}.{name}", getattr(owner, name), "a number above 0")
+        _require(0 < getattr(owner, name) < math.inf, f"{prefix}.{name}", getattr(owner, name), "a number above 0")
 
 
 def _require_not_negative(prefix: str, owner: object, *names: str) -> None:
     for name in names:
-        _require(getattr(owner, name) >= 0, f"{prefix}.{name}", getattr(owner, name), "0 or more")
+        _require(0 <= getattr(owner, name) < math.inf, f"{prefix}.{name}", getattr(owner, name), "0 or more")
 
 
 def _require_fraction(prefix: str, owner: object, *names: str) -> None:

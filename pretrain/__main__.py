@@ -1,0 +1,101 @@
+"""`python -m pretrain`: from the command line to a trained model.
+
+Heavy imports wait until they are needed, so that `--help` and a mistake in the settings are answered at once.
+"""
+
+import argparse
+import os
+import sys
+
+from pretrain import __version__
+from pretrain.config.location import group_choices
+from pretrain.errors import UserError
+
+USER_ERROR = 2
+INTERRUPTED = 130
+
+_EXAMPLES = """\
+examples:
+  python -m pretrain                                            train the demo experiment
+  python -m pretrain +experiment=bert_32k 'data.paths=[wiki/]'  the CAME paper's BERT-Large on your text
+  python -m pretrain +experiment=gpt2_xl run.dry_run=true launch.num_processes=64    print the plan and exit
+  python -m pretrain optimizer=adamw optimizer.lr=3e-4 run.name=adamw train.num_steps=200
+"""
+
+_MAIN_KEYS = """\
+main settings (key=value; `--cfg job` prints all of them with their values):
+  run.name, run.dir                  folder of the run: <run.dir>/<run.name>; the same command again continues the run
+  run.seed, run.dry_run, run.resume  everything random follows from the seed; a dry run prints the plan and needs no data
+  train.global_batch_size            samples per optimizer step over all ranks
+  train.micro_batch_size             samples per forward/backward on one rank; accumulation follows from it
+  train.num_steps, train.precision   optimizer steps; fp32, bf16 or (GPU) fp16
+  data.paths, data.max_seq_length    with data=text: files, folders or globs; tokens per sequence
+  optimizer.lr, model.dropout        peak learning rate; every dropout of the model at once
+  launch.num_processes               ranks, one per GPU; on a CPU two where there are two cores
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> None:
+        raise UserError(f"{message}; see python -m pretrain --help")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line and return the exit code."""
+    try:
+        return _run(sys.argv[1:] if arguments is None else arguments)
+    except UserError as error:
+        if os.environ.get("LOCAL_RANK", "0") == "0":  # under torchrun every rank fails alike: one line per machine
+            print(f"error: {error}", file=sys.stderr)
+        return USER_ERROR
+    except KeyboardInterrupt:
+        return INTERRUPTED
+
+
+def _run(arguments: list[str]) -> int:
+    options = _parser().parse_intermixed_args(arguments)
+    if options.help:
+        print(_help(options.config_dir))
+        return 0
+    from pretrain.config.compose import compose
+
+    config = compose(options.overrides, options.config_dir)
+    if options.cfg:
+        from pretrain.config.serialise import to_yaml
+
+        print(to_yaml(config), end="")
+        return 0
+    from pretrain.launch import launch
+
+    return launch(config)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="python -m pretrain", add_help=False, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings and choices of groups, as in Hydra")
+    parser.add_argument("-h", "--help", action="store_true", help="print this and exit")
+    parser.add_argument("--version", action="version", version=__version__, help="print the version and exit")
+    parser.add_argument("--cfg", choices=("job",), help="print the composed configuration and exit")
+    parser.add_argument("-cd", "--config-dir", metavar="DIR", help="a folder of your own YAML files, looked at before ours")
+    return parser
+
+
+def _help(config_dir: str | None) -> str:
+    choices = group_choices(*([config_dir] if config_dir else []))
+    experiments = choices.pop("experiment", [])
+    width = max(len(group) for group in choices)
+    groups = "\n".join(f"  {group:<{width}}  {', '.join(names)}" for group, names in choices.items())
+    return "\n".join(
+        (
+            "Pretrain BERT and GPT-2 with the CAME optimizer on DeepSpeed ZeRO.\n",
+            _parser().format_help(),
+            f"experiments (+experiment=NAME; without one: demo):\n  {', '.join(experiments)}\n",
+            f"groups (group=NAME):\n{groups}\n",
+            _MAIN_KEYS,
+            _EXAMPLES.rstrip(),
+        )
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Settings: `schema.py` says what there is, `compose.py` turns files and overrides into one typed `Config`."""

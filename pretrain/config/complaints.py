@@ -1,0 +1,125 @@
+"""What Hydra or OmegaConf objects to, said in one line with the mend."""
+
+import difflib
+import re
+import types
+import typing
+from collections.abc import Iterator
+
+import yaml
+from hydra.errors import MissingConfigException, OverrideParseException
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, InterpolationResolutionError, MissingMandatoryValue, OmegaConfBaseException, ValidationError
+
+from pretrain.config.location import group_choices
+from pretrain.config.registry import PARTS, known_keys
+
+_SWEEP = re.compile(r"(Ambiguous value for argument|Sweep parameters) '(?P<override>.*)'")
+
+_IN_FILE = re.compile(r"In '(?P<file>[^']*)': ")
+
+
+def explain(error: Exception, overrides: list[str], config_dir: str | None) -> str:
+    """One line for `error`, raised while `overrides` were composed."""
+    for cause in _chain(error):
+        if isinstance(cause, MissingConfigException) and cause.missing_cfg_file:
+            return _missing_file(cause.missing_cfg_file, config_dir)
+        if isinstance(cause, OverrideParseException):
+            return f"'{cause.override}' cannot be read: {_first_line(cause)}; quote values with special characters: 'key=\"value\"'"
+        if isinstance(cause, MissingMandatoryValue):
+            return _missing(cause.full_key)
+        if isinstance(cause, (ConfigKeyError, ConfigAttributeError)):
+            return _file_of(error) + unknown_key(cause.full_key or str(cause.key))
+        if isinstance(cause, ValidationError):
+            return _wrong_value(cause, overrides, _file_of(error))
+        if isinstance(cause, yaml.MarkedYAMLError):
+            return _unreadable_file(cause)
+        if isinstance(cause, InterpolationResolutionError):
+            return f"{cause.full_key}: {_first_line(cause)}; give a plain value"
+        if swept := _SWEEP.match(str(cause)):
+            return f"{swept['override']} gives several values; give one, or a list as key=[first,second]"
+    return _other(error)
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _missing(key: str) -> str:
+    if key in PARTS:
+        return f"nothing sets {key}.*; choose an experiment that does, such as +experiment=demo"
+    return f"{key} is not given; add {key}=... or choose an experiment that sets it"
+
+
+def choices_of(group: str, config_dir: str | None) -> list[str]:
+    """The choices of a group, the user's folder included; none if there is no such group."""
+    return group_choices(*([config_dir] if config_dir else [])).get(group, [])
+
+
+def unknown_choice(group: str, name: str, choices: list[str]) -> str:
+    """The complaint about a choice that a group does not have."""
+    return f"{group}={name} is not known; choose one of {', '.join(choices)}"
+
+
+def _missing_file(missing: str, config_dir: str | None) -> str:
+    group, _, name = missing.rpartition("/")
+    choices = choices_of(group, config_dir)
+    return unknown_choice(group, name, choices) if choices else f"there is no configuration file '{missing}'; --help lists those there are"
+
+
+def unknown_key(key: str) -> str:
+    """The complaint about a key that the composed config does not have."""
+    if key in known_keys():
+        return f"'{key}' is not a setting of the chosen {key.partition('.')[0]}; --cfg job prints those that are"
+    close = _close_keys(key)
+    mend = f"did you mean {close}?" if close else "--cfg job prints all keys"
+    return f"there is no setting '{key}'; {mend}"
+
+
+def _close_keys(key: str) -> str:
+    keys = list(known_keys())
+    same_name = [known for known in keys if known.rpartition(".")[2] == key.rpartition(".")[2]]
+    return " or ".join(same_name[:3] or difflib.get_close_matches(key, keys, n=1, cutoff=0.7))
+
+
+def _wrong_value(error: OmegaConfBaseException, overrides: list[str], file: str) -> str:
+    key = str(error.full_key or error.key)
+    given = [override for override in overrides if override.lstrip("+").startswith(f"{key}=")]
+    said = given[-1].lstrip("+") if given else f"{file}{key} ({_first_line(error)})"
+    if key in PARTS:
+        return f"{said} replaces a whole part; give its settings one by one: {key}.NAME=VALUE"
+    wanted = known_keys().get(key)
+    return f"{said} has the wrong type; give {_type_words(wanted)}" if wanted else f"{said} is not valid: {_first_line(error)}"
+
+
+def _type_words(wanted: object) -> str:
+    if isinstance(wanted, types.UnionType):
+        return " or ".join(_type_words(part) for part in typing.get_args(wanted))
+    words = {int: "a whole number", float: "a number", bool: "true or false", str: "text", types.NoneType: "null"}
+    if typing.get_origin(wanted) is list:
+        return "a list: [first,second]"
+    if typing.get_origin(wanted) is dict:
+        return "a mapping: {key: value}"
+    return words[wanted]
+
+
+def _file_of(error: Exception) -> str:
+    """`experiment/mine.yaml: ` where Hydra says that the mistake is in a file, else nothing."""
+    named = _IN_FILE.match(str(error))
+    return f"{named['file']}.yaml: " if named else ""
+
+
+def _unreadable_file(error: yaml.MarkedYAMLError) -> str:
+    mark = error.problem_mark
+    place = f"{mark.name}, line {mark.line + 1}" if mark else "a configuration file"
+    return f"{place} is not valid YAML ({error.problem}); mend the file"
+
+
+def _other(error: Exception) -> str:
+    lines = [_first_line(cause) for cause in _chain(error)]
+    return ": ".join(dict.fromkeys(line for line in lines if line)) or type(error).__name__
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().partition("\n")[0]

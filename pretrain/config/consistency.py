@@ -1,0 +1,127 @@
+"""What must hold between two parts of a config, and what one config changes of another's mathematics."""
+
+import dataclasses
+from collections.abc import Iterator
+
+from pretrain.config.registry import misnamed
+from pretrain.config.schema import Config, TextDataConfig
+from pretrain.errors import UserError
+
+_OBJECTIVES = {"bert": ("mlm", "mlm_nsp"), "gpt2": ("clm",)}
+_TOKENIZERS = {"bert": "wordpiece", "gpt2": "bpe"}
+_SPECIAL_TOKENS = {"mlm": 2, "mlm_nsp": 3}  # [CLS] text [SEP], [CLS] a [SEP] b [SEP]
+
+HARNESS_ZERO_KEYS = (
+    "stage",
+    "allow_untested_optimizer",
+    "contiguous_gradients",
+    "elastic_checkpoint",
+    "ignore_unused_parameters",
+    "legacy_stage1",
+    "load_from_fp32_weights",
+    "offload_optimizer",
+    "offload_param",
+    "cpu_offload",
+    "cpu_offload_params",
+    "cpu_offload_use_pin_memory",
+    "reduce_scatter",
+    "gather_16bit_weights_on_model_save",
+    "stage3_gather_16bit_weights_on_model_save",
+    "stage3_gather_fp16_weights_on_model_save",
+    "zero_hpz_partition_size",
+    "zero_quantized_weights",
+    "zero_quantized_nontrainable_weights",
+    "zero_quantized_gradients",
+    "mics_shard_size",
+    "mics_hierarchical_params_gather",
+)
+"""Keys of DeepSpeed's `zero_optimization` that the exactness of the update rests on: `zero.extra` may not carry them."""
+
+
+def check_consistency(config: Config) -> None:
+    """Raise a `UserError` for the first two settings that do not go together."""
+    for key, value in misnamed(config):
+        raise UserError(f"{key}={value} does not name what it belongs to; choose by the group instead: {key.partition('.')[0]}=...")
+    _check_family(config)
+    _check_lengths(config)
+    _check_zero(config)
+
+
+def check_runnable(config: Config, on_gpu: bool) -> None:
+    """Raise a `UserError` for what only a real run needs, on the device at hand; a dry run does without."""
+    if isinstance(config.data, TextDataConfig) and not config.data.paths:
+        raise UserError("data=text has no text to read; add data.paths=[FILE,FOLDER,...], or use data=stdlib")
+    if config.train.precision == "fp16" and not on_gpu:
+        raise UserError("train.precision=fp16 needs a GPU; on a CPU give train.precision=bf16 or fp32")
+
+
+def _check_family(config: Config) -> None:
+    family, objective, tokenizer = config.model.family, config.objective.kind, config.tokenizer.kind
+    if objective not in _OBJECTIVES[family]:
+        fitting = " or ".join(f"objective={name}" for name in _OBJECTIVES[family])
+        raise UserError(f"objective={objective} does not train model={config.model.name}; give {fitting}, or another model")
+    if tokenizer not in ("auto", _TOKENIZERS[family]):
+        raise UserError(f"tokenizer.kind={tokenizer} does not fit model={config.model.name}; give tokenizer.kind={_TOKENIZERS[family]}")
+
+
+def _check_lengths(config: Config) -> None:
+    length, positions = config.data.max_seq_length, config.model.max_positions
+    if length > positions:
+        raise UserError(f"data.max_seq_length={length} is more than model.max_positions={positions}; give {positions} or less")
+    predictions = getattr(config.objective, "max_predictions", None)
+    room = length - _SPECIAL_TOKENS.get(config.objective.kind, 0)
+    if predictions is not None and predictions > room:
+        raise UserError(
+            f"objective.max_predictions={predictions} is more than the {room} tokens that data.max_seq_length={length} leaves"
+            f" beside the special ones; give {room} or less"
+        )
+
+
+def _check_zero(config: Config) -> None:
+    owned = sorted(set(map(str, config.zero.extra)) & set(HARNESS_ZERO_KEYS))
+    if owned:
+        mend = f"use zero.{owned[0]}" if owned[0] == "stage" else "leave it out"
+        raise UserError(f"zero.extra.{owned[0]} is set by the harness, so that the update stays exact; {mend}")
+    precision = config.train.precision
+    if precision != "fp32" and config.zero.stage == 0 and config.train.grad_accum_dtype == "fp32":
+        raise UserError(
+            f"train.precision={precision} at zero.stage=0 cannot accumulate gradients in fp32; give zero.stage=1, which also works on one rank"
+        )
+
+
+_NOT_MATHEMATICAL_PARTS = ("tracker", "launch", "zero")
+_NOT_MATHEMATICAL = {
+    "run.name",
+    "run.dir",
+    "run.resume",
+    "run.dry_run",
+    "run.export",
+    "train.micro_batch_size",
+    "train.log_every_steps",
+    "train.eval_every_steps",
+    "train.eval_samples",
+    "train.checkpoint_every_steps",
+    "train.max_skipped_steps",
+    "data.cache_dir",
+    "data.paths",  # the fingerprint of the prepared data stands for the text
+    "data.valid_paths",
+}
+
+
+def mathematical_settings(config: Config) -> dict[str, object]:
+    """The settings, flat, that the numbers of a run follow from: two runs that agree in all of them are the same run."""
+    parts = dataclasses.asdict(config)
+    return {key: value for key, value in _flat(parts) if key not in _NOT_MATHEMATICAL}
+
+
+def _flat(parts: dict[str, dict]) -> Iterator[tuple[str, object]]:
+    for part, values in parts.items():
+        if part not in _NOT_MATHEMATICAL_PARTS:
+            yield from ((f"{part}.{name}", value) for name, value in values.items())
+
+
+def differences(old: Config, new: Config) -> list[str]:
+    """What `new` changes of the mathematics of `old`, as `train.num_steps: 400 -> 50`."""
+    before, after = mathematical_settings(old), mathematical_settings(new)
+    keys = list(dict.fromkeys([*before, *after]))
+    return [f"{key}: {before.get(key, 'none')} -> {after.get(key, 'none')}" for key in keys if before.get(key) != after.get(key)]
