@@ -1,0 +1,87 @@
+"""The process group: who this process is, and the few collectives that the harness itself needs."""
+
+import os
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+
+def init(timeout_seconds: int) -> None:
+    """Join the process group described by RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT; alone, make a group of one."""
+    if dist.is_initialized():
+        return
+    backend = "gloo"
+    if torch.cuda.is_available():
+        backend = "nccl"
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
+    timeout = timedelta(seconds=timeout_seconds)
+    if "RANK" in os.environ:
+        dist.init_process_group(backend, timeout=timeout)
+    else:
+        os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE="1")  # DeepSpeed reads them
+        dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1, timeout=timeout)
+
+
+def shut_down() -> None:
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def rank() -> int:
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def world_size() -> int:
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def is_main() -> bool:
+    """Whether this process is the one that writes files and speaks to the user."""
+    return rank() == 0
+
+
+def device() -> torch.device:
+    return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+
+
+def barrier() -> None:
+    if world_size() > 1:
+        dist.barrier()
+
+
+def sum_over_ranks(values: dict[str, float]) -> dict[str, float]:
+    """Add each value over the ranks, in float64; all ranks give the same keys."""
+    return _reduce(values, dist.ReduceOp.SUM)
+
+
+def max_over_ranks(values: dict[str, float]) -> dict[str, float]:
+    """The largest of each value over the ranks; all ranks give the same keys."""
+    return _reduce(values, dist.ReduceOp.MAX)
+
+
+def gather_objects(value: Any) -> list[Any]:
+    """What every rank gave, in the order of the ranks, on every rank."""
+    gathered: list[Any] = [None] * world_size()
+    if world_size() == 1:
+        return [value]
+    dist.all_gather_object(gathered, value)
+    return gathered
+
+
+def broadcast_object(value: Any) -> Any:
+    """What rank 0 gave, on every rank."""
+    holder = [value]
+    if world_size() > 1:
+        dist.broadcast_object_list(holder, src=0)
+    return holder[0]
+
+
+def _reduce(values: dict[str, float], op: Any) -> dict[str, float]:
+    if world_size() == 1:
+        return dict(values)
+    names = sorted(values)
+    packed = torch.tensor([float(values[name]) for name in names], dtype=torch.float64, device=device())
+    dist.all_reduce(packed, op)
+    return dict(zip(names, packed.tolist(), strict=True))

@@ -1,0 +1,1 @@
+"""transformers' models, the training objective around them, and what they cost."""

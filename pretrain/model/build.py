@@ -1,0 +1,76 @@
+"""transformers' BERT and GPT-2 from a configuration, with random weights; nothing is downloaded."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pretrain.config.schema import Config, ModelConfig
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from pretrain.model.objective import PretrainingModel
+
+VOCABULARY_MULTIPLE = 64
+"""Embedding rows are padded to a multiple of this, so that the largest matrix products have well-formed tiles."""
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """What a model needs to know of the tokenizer: entries and the ids of its special tokens."""
+
+    size: int
+    pad_id: int | None = None
+    end_of_text_id: int | None = None
+
+    @property
+    def padded_size(self) -> int:
+        """Rows of the embedding."""
+        return -(-self.size // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE
+
+
+def build_model(config: Config, vocabulary: Vocabulary) -> "PretrainingModel":
+    """The model with its objective, on the default device and in the default dtype, drawn from torch's generator."""
+    from pretrain.model.objective import CausalLanguageModelling, MaskedLanguageModelling
+
+    model = build_transformer(config, vocabulary)
+    return CausalLanguageModelling(model) if config.objective.kind == "clm" else MaskedLanguageModelling(model)
+
+
+def build_transformer(config: Config, vocabulary: Vocabulary) -> "PreTrainedModel":
+    """The plain transformers model, as it is exported."""
+    from transformers import BertForMaskedLM, BertForPreTraining, GPT2LMHeadModel
+
+    architecture = {"clm": GPT2LMHeadModel, "mlm": BertForMaskedLM, "mlm_nsp": BertForPreTraining}[config.objective.kind]
+    return architecture(_transformers_config(config.model, vocabulary))
+
+
+def _transformers_config(model: ModelConfig, vocabulary: Vocabulary):
+    import transformers
+
+    if model.family == "bert":
+        return transformers.BertConfig(
+            vocab_size=vocabulary.padded_size,
+            hidden_size=model.hidden_size,
+            num_hidden_layers=model.num_layers,
+            num_attention_heads=model.num_heads,
+            intermediate_size=4 * model.hidden_size,
+            max_position_embeddings=model.max_positions,
+            hidden_dropout_prob=model.dropout,
+            attention_probs_dropout_prob=model.dropout,
+            pad_token_id=vocabulary.pad_id,
+            attn_implementation="sdpa",
+        )
+    return transformers.GPT2Config(
+        vocab_size=vocabulary.padded_size,
+        n_positions=model.max_positions,
+        n_embd=model.hidden_size,
+        n_layer=model.num_layers,
+        n_head=model.num_heads,
+        resid_pdrop=model.dropout,
+        embd_pdrop=model.dropout,
+        attn_pdrop=model.dropout,
+        bos_token_id=vocabulary.end_of_text_id,
+        eos_token_id=vocabulary.end_of_text_id,
+        use_cache=False,
+        attn_implementation="sdpa",
+    )
