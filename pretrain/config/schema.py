@@ -279,9 +279,9 @@ class ScheduleConfig:
     """Learning rate over the run: linear warm-up, then `kind`."""
 
     kind: str = MISSING
-    """linear: to min_lr_ratio at the last step; cosine: half a period to the same; constant."""
+    """linear: to min_lr_ratio at the end; cosine: half a period to the same; constant."""
     warmup_ratio: float = 0.1
-    """Share of the steps spent rising from 0 to the peak."""
+    """Share of the steps spent rising to the peak."""
     min_lr_ratio: float = 0.0
     """Where decay ends, as a share of the peak."""
 

@@ -1,0 +1,37 @@
+"""Batch arithmetic: global batch = micro-batch x accumulation x ranks."""
+
+from dataclasses import dataclass
+
+from pretrain.errors import UserError
+
+
+@dataclass(frozen=True)
+class BatchPlan:
+    """How one optimizer step's samples are spread over micro-steps and ranks; only whole shares exist."""
+
+    global_batch_size: int
+    micro_batch_size: int
+    world_size: int
+
+    @classmethod
+    def make(cls, global_batch_size: int, micro_batch_size: int, world_size: int) -> "BatchPlan":
+        """The plan, or a `UserError` that names the nearest batches that divide."""
+        unit = micro_batch_size * world_size
+        if global_batch_size % unit:
+            below = global_batch_size // unit * unit
+            nearest = ", ".join(str(size) for size in (below, below + unit) if size)
+            raise UserError(
+                f"global_batch_size {global_batch_size} is not a multiple of micro_batch_size {micro_batch_size} x {world_size} ranks;"
+                f" nearest: {nearest}"
+            )
+        return cls(global_batch_size, micro_batch_size, world_size)
+
+    @property
+    def gradient_accumulation_steps(self) -> int:
+        """Micro-steps of one rank per optimizer step."""
+        return self.global_batch_size // (self.micro_batch_size * self.world_size)
+
+    @property
+    def samples_per_rank(self) -> int:
+        """Samples of one rank per optimizer step."""
+        return self.global_batch_size // self.world_size

@@ -1,0 +1,56 @@
+"""What the ranks of test_spawn.py do: functions that a new process can import."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+from pretrain.errors import UserError
+
+
+def note(folder: Path) -> int:
+    unfinished = folder / f"unfinished{os.environ['RANK']}"
+    unfinished.write_text(f"{os.getpid()} {os.environ['COLOUR']}")
+    unfinished.rename(folder / f"rank{os.environ['RANK']}")
+    return 0
+
+
+def stop_on_request(folder: Path) -> int:
+    """Rank 1 takes its time over the checkpoint."""
+    time.sleep(1.0 if os.environ["RANK"] == "1" else 0.0)
+    note(folder)
+    return 85
+
+
+def user_error_on_rank_1(folder: Path) -> int:
+    return _others_wait(folder, UserError("the vocabulary does not fit"))
+
+
+def fault_on_rank_1(folder: Path) -> int:
+    return _others_wait(folder, ZeroDivisionError("a fault"))
+
+
+def killed_on_rank_1(folder: Path) -> int:
+    if os.environ["RANK"] == "1":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return _others_wait(folder, ZeroDivisionError())
+
+
+def wait_for_ever(folder: Path) -> int:
+    note(folder)
+    time.sleep(600)
+    return 0
+
+
+def ignore_sigterm(folder: Path) -> int:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    return _others_wait(folder, UserError("stop"))
+
+
+def _others_wait(folder: Path, error: Exception) -> int:
+    if os.environ["RANK"] == "1":
+        deadline = time.monotonic() + 60
+        while not (folder / "rank0").exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        raise error
+    return wait_for_ever(folder)

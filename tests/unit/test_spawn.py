@@ -1,0 +1,102 @@
+"""One process per rank: together they begin, and together they end, whatever happens to one of them."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from pretrain.errors import UserError
+from pretrain.spawn import run_ranks
+from tests.unit import rank_entries
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+TWO_RANKS = [{"RANK": "0", "COLOUR": "red"}, {"RANK": "1", "COLOUR": "blue"}]
+
+
+def alive(folder: Path) -> list[int]:
+    """The noted ranks that still run."""
+    return [pid for pid in (int(file.read_text().split()[0]) for file in folder.glob("rank*")) if is_running(pid)]
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def wait_until(condition, seconds: float = 60) -> bool:
+    deadline = time.monotonic() + seconds
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return condition()
+
+
+def test_every_rank_runs_in_its_own_process_and_environment(tmp_path: Path):
+    assert run_ranks(rank_entries.note, (tmp_path,), TWO_RANKS) == 0
+    (pid0, red), (pid1, blue) = ((tmp_path / f"rank{rank}").read_text().split() for rank in (0, 1))
+    assert (red, blue) == ("red", "blue")
+    assert len({pid0, pid1, str(os.getpid())}) == 3
+
+
+def test_a_stop_on_request_waits_for_all_and_keeps_its_code(tmp_path: Path):
+    assert run_ranks(rank_entries.stop_on_request, (tmp_path,), TWO_RANKS) == 85
+    assert (tmp_path / "rank1").exists()
+
+
+def test_a_user_error_in_one_rank_is_raised_once_and_ends_the_others(tmp_path: Path):
+    with pytest.raises(UserError, match="^the vocabulary does not fit$"):
+        run_ranks(rank_entries.user_error_on_rank_1, (tmp_path,), TWO_RANKS)
+    assert (tmp_path / "rank0").exists() and not alive(tmp_path)
+
+
+@pytest.mark.parametrize(("entry", "code"), [(rank_entries.fault_on_rank_1, 1), (rank_entries.killed_on_rank_1, 128 + signal.SIGKILL)])
+def test_a_fault_in_one_rank_ends_the_others_with_its_code(tmp_path: Path, entry, code: int):
+    assert run_ranks(entry, (tmp_path,), TWO_RANKS) == code
+    assert not alive(tmp_path)
+
+
+def test_a_rank_that_ignores_sigterm_is_ended_all_the_same(tmp_path: Path):
+    with pytest.raises(UserError):
+        run_ranks(rank_entries.ignore_sigterm, (tmp_path,), TWO_RANKS)
+    assert not alive(tmp_path)
+
+
+@pytest.fixture
+def launcher(tmp_path: Path):
+    """A launcher in its own process whose two ranks wait for ever."""
+    code = (
+        "import sys; from pathlib import Path; from pretrain.spawn import run_ranks; from tests.unit import rank_entries\n"
+        f"sys.exit(run_ranks(rank_entries.wait_for_ever, (Path({str(tmp_path)!r}),), {TWO_RANKS!r}))"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=REPOSITORY, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    try:
+        assert wait_until(lambda: len(alive(tmp_path)) == 2)
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_sigterm_to_the_launcher_leaves_no_orphans(launcher: subprocess.Popen, tmp_path: Path):
+    launcher.terminate()
+    _, errors = launcher.communicate(timeout=30)
+    assert (launcher.returncode, errors) == (128 + signal.SIGTERM, "")
+    assert not alive(tmp_path)
+
+
+def test_ctrl_c_in_the_terminal_leaves_no_orphans_and_no_traceback_of_a_rank(launcher: subprocess.Popen, tmp_path: Path):
+    os.killpg(launcher.pid, signal.SIGINT)
+    _, errors = launcher.communicate(timeout=30)
+    assert errors.count("KeyboardInterrupt") == 1  # the launcher's own, which the command line turns into exit code 130
+    assert not alive(tmp_path)
+
+
+def test_ranks_leave_when_the_launcher_is_killed_outright(launcher: subprocess.Popen, tmp_path: Path):
+    launcher.kill()
+    launcher.wait()
+    assert wait_until(lambda: not alive(tmp_path), seconds=20)
