@@ -1,0 +1,1 @@
+"""Text in, batches out: corpus -> sentences -> tokenizer -> prepared files -> stateless sampler -> masking -> loader."""

@@ -1,0 +1,142 @@
+"""Positions -> a batch of samples, a pure vectorised function: the same sample at the same position, whoever asks.
+
+Sample order, pairs and masks follow from (seed, position) alone. For validation the order is that of the text and the draws follow from
+a constant, so that every run is measured on the same masks.
+"""
+
+from abc import ABC, abstractmethod
+
+import numpy as np
+
+from pretrain.config.schema import ClmConfig, MlmConfig, MlmNspConfig, ObjectiveConfig
+from pretrain.data.blocks import Blocks, SeparatedBlocks
+from pretrain.data.masking import Masker
+from pretrain.data.pairs import Pairs, PairSampler
+from pretrain.data.prepared import Prepared
+from pretrain.data.sampler import PlainOrder, ShuffledOrder
+from pretrain.errors import UserError
+
+Batch = dict[str, np.ndarray]
+
+_VALIDATION_SEED = 20_230_704
+
+
+class Batches(ABC):
+    """Samples of one split under one objective.
+
+    Attributes:
+        num_anchors: samples per epoch.
+        sequence_length: T, tokens per sample.
+    """
+
+    def __init__(self, num_anchors: int, sequence_length: int, order: ShuffledOrder | PlainOrder) -> None:
+        self.num_anchors, self.sequence_length = num_anchors, sequence_length
+        self._order = order
+
+    def batch(self, positions: np.ndarray) -> Batch:
+        """The samples at these positions (int64 [n], from 0 on, without end): arrays with n rows, by field."""
+        positions = np.asarray(positions, dtype=np.int64)
+        return self._make(self._order.anchors(positions), positions)
+
+    @abstractmethod
+    def _make(self, anchors: np.ndarray, positions: np.ndarray) -> Batch: ...
+
+
+def make_batches(prepared: Prepared, split: str, objective: ObjectiveConfig, max_seq_length: int, seed: int) -> Batches:
+    """The samples of `split` ("train" or "valid").
+
+    Fields of a batch, int64 unless said otherwise, T = max_seq_length, P = masking.max_predictions(objective, T):
+
+    - mlm_nsp, mlm: input_ids, token_type_ids, attention_mask [n, T]; masked_positions [n, P], masked_labels [n, P] (-100 where unused),
+      replaced_by_mask bool [n, P]; mlm_nsp also next_sentence_label [n] (0: B follows A).
+    - clm: input_ids, labels [n, T], labels being the next tokens.
+
+    Raises:
+        UserError: the split holds less than one sample.
+    """
+    text = {"train": prepared.train, "valid": prepared.valid}[split]
+    draw_seed = seed if split == "train" else _VALIDATION_SEED
+    if isinstance(objective, MlmNspConfig):
+        pairs = PairSampler(text, max_seq_length - 3, objective.short_sequence_probability, draw_seed)
+        source: PairSampler | SeparatedBlocks | Blocks = pairs
+    elif isinstance(objective, MlmConfig):
+        source = SeparatedBlocks(text, max_seq_length - 2, prepared.special.sep)
+    else:
+        assert isinstance(objective, ClmConfig), f"no samples for objective.kind={objective.kind}"
+        source = Blocks(text, max_seq_length)
+    if source.num_anchors == 0:
+        raise UserError(
+            f"the {split} text is below one sample: {len(text.tokens)} tokens for data.max_seq_length={max_seq_length}; "
+            "give more text or a smaller data.max_seq_length"
+        )
+    order = ShuffledOrder(source.num_anchors, seed) if split == "train" else PlainOrder(source.num_anchors)
+    if isinstance(source, Blocks):
+        return ClmBatches(source, order)
+    masker = Masker(objective, max_seq_length, prepared, draw_seed)
+    if isinstance(source, SeparatedBlocks):
+        return MlmBatches(source, order, prepared, masker)
+    return PairBatches(source, order, prepared, text.tokens, masker)
+
+
+class PairBatches(Batches):
+    """[CLS] A [SEP] B [SEP] [PAD] ..., masked."""
+
+    def __init__(self, sampler: PairSampler, order: ShuffledOrder | PlainOrder, prepared: Prepared, tokens: np.ndarray, masker: Masker) -> None:
+        super().__init__(sampler.num_anchors, sampler.max_tokens + 3, order)
+        self._sampler, self._special, self._masker = sampler, prepared.special, masker
+        self._tokens = np.asarray(tokens)
+
+    def _make(self, anchors: np.ndarray, positions: np.ndarray) -> Batch:
+        pairs = self._sampler.draw(anchors, positions)
+        input_ids, maskable, in_second, num_real = self._assemble(pairs)
+        masked = self._masker.apply(input_ids, maskable, num_real, positions)
+        attention_mask = (np.arange(self.sequence_length) < num_real[:, None]).astype(np.int64)
+        fields = {"input_ids": input_ids, "token_type_ids": in_second.astype(np.int64), "attention_mask": attention_mask}
+        return fields | masked | {"next_sentence_label": pairs.label}
+
+    def _assemble(self, pairs: Pairs) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Token ids int64 [n, T], where they are text and where they are B with its [SEP] (bool [n, T]), and lengths int64 [n]."""
+        column = np.arange(self.sequence_length)
+        first_separator = (1 + pairs.a_length)[:, None]
+        last_separator = first_separator + 1 + pairs.b_length[:, None]
+        in_a = (column >= 1) & (column < first_separator)
+        in_second = (column > first_separator) & (column <= last_separator)
+        maskable = in_a | (in_second & (column != last_separator))
+        places = column + np.where(in_a, (pairs.a_start - 1)[:, None], pairs.b_start[:, None] - first_separator - 1)
+        input_ids = np.full(places.shape, self._special.pad, dtype=np.int64)
+        input_ids[maskable] = self._tokens[places[maskable]]
+        input_ids[:, 0] = self._special.cls
+        np.put_along_axis(input_ids, first_separator, self._special.sep, axis=1)
+        np.put_along_axis(input_ids, last_separator, self._special.sep, axis=1)
+        return input_ids, maskable, in_second, last_separator[:, 0] + 1
+
+
+class MlmBatches(Batches):
+    """[CLS] block [SEP], masked; no padding."""
+
+    def __init__(self, blocks: SeparatedBlocks, order: ShuffledOrder | PlainOrder, prepared: Prepared, masker: Masker) -> None:
+        super().__init__(blocks.num_anchors, blocks.length + 2, order)
+        self._blocks, self._special, self._masker = blocks, prepared.special, masker
+
+    def _make(self, anchors: np.ndarray, positions: np.ndarray) -> Batch:
+        blocks, is_text = self._blocks.read(anchors)
+        num_samples = len(anchors)
+        input_ids = np.full((num_samples, self.sequence_length), self._special.sep, dtype=np.int64)
+        input_ids[:, 0] = self._special.cls
+        input_ids[:, 1:-1] = blocks
+        maskable = np.zeros(input_ids.shape, dtype=bool)
+        maskable[:, 1:-1] = is_text
+        masked = self._masker.apply(input_ids, maskable, np.full(num_samples, self.sequence_length), positions)
+        return {"input_ids": input_ids, "token_type_ids": np.zeros_like(input_ids), "attention_mask": np.ones_like(input_ids)} | masked
+
+
+class ClmBatches(Batches):
+    """A block and its next tokens."""
+
+    def __init__(self, blocks: Blocks, order: ShuffledOrder | PlainOrder) -> None:
+        super().__init__(blocks.num_anchors, blocks.length, order)
+        self._blocks = blocks
+
+    def _make(self, anchors: np.ndarray, positions: np.ndarray) -> Batch:
+        input_ids, labels = self._blocks.read(anchors)
+        return {"input_ids": input_ids, "labels": labels}

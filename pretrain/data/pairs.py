@@ -1,0 +1,117 @@
+"""Sentence pairs for BERT: which stretch of text is A, which is B, and whether B follows A.
+
+An anchor is a chunk of consecutive sentences of one document that fits one sample; the chunks of a document do not overlap and leave
+nothing out. A is the chunk up to a random sentence boundary. B is the text from there on (half of the time, where the chunk holds two
+sentences or more), or text of a random other document from a random sentence on. In both cases B runs on until the sample is full or
+its document ends, so that neither the length of a sample nor where B breaks off tells the two apart.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from pretrain.data.prepared import Split
+from pretrain.data.random_numbers import Stream, integers_below, random_bits, uniform
+
+IS_NEXT, IS_RANDOM = 0, 1
+_FEWEST_TOKENS = 2
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Where n pairs lie in the token stream; every array int64 [n].
+
+    `label` is 0 where B follows A and 1 where it is random, as BertForPreTraining has it.
+    """
+
+    a_start: np.ndarray
+    a_length: np.ndarray
+    b_start: np.ndarray
+    b_length: np.ndarray
+    label: np.ndarray
+
+
+class PairSampler:
+    """Draws pairs from one split.
+
+    Args:
+        split: the text.
+        max_tokens: tokens of A and B together at most.
+        short_sequence_probability: how often a pair is cut to a random shorter length.
+        seed: with a position it determines the pair.
+    """
+
+    def __init__(self, split: Split, max_tokens: int, short_sequence_probability: float, seed: int) -> None:
+        self.max_tokens = max_tokens
+        self.short_sequence_probability = short_sequence_probability
+        self.seed = seed
+        self._starts, self._documents = _cut_long_sentences(np.asarray(split.sentence_starts), np.asarray(split.document_starts), max_tokens)
+        self._anchors = _chunks(self._starts, self._documents, max_tokens)
+        self.num_anchors = len(self._anchors) - 1
+
+    def draw(self, anchors: np.ndarray, positions: np.ndarray) -> Pairs:
+        """The pairs of these anchors (int64 [n]) at these positions of the run (int64 [n])."""
+        coin, boundary, is_short, short_length, other_document, other_sentence = random_bits(self.seed, positions, Stream.PAIR, 6).T
+        first, end = self._anchors[anchors], self._anchors[anchors + 1]
+        document = np.searchsorted(self._documents, first, side="right") - 1
+        num_sentences = end - first
+        several = num_sentences > 1
+        is_next = several & (uniform(coin) < 0.5)
+        middle = np.where(several, first + 1 + integers_below(boundary, np.maximum(num_sentences - 1, 1)), end)
+        random_sentence, random_document = self._elsewhere(document, first, end, other_document, other_sentence)
+
+        a_start, b_start = self._starts[first], self._starts[np.where(is_next, middle, random_sentence)]
+        a_available = self._starts[middle] - a_start
+        b_available = self._starts[self._documents[np.where(is_next, document, random_document) + 1]] - b_start
+        b_reserved = np.where(several, self._starts[end] - self._starts[middle], b_available)
+        target = self._target_lengths(is_short, short_length)
+        a_length = np.minimum(a_available, target - np.minimum(b_reserved, target // 2))
+        return Pairs(
+            a_start=a_start + a_available - a_length,  # cut at the front, so that A ends where B may begin
+            a_length=a_length,
+            b_start=b_start,
+            b_length=np.minimum(b_available, target - a_length),
+            label=np.where(is_next, IS_NEXT, IS_RANDOM),
+        )
+
+    def _target_lengths(self, is_short: np.ndarray, short_length: np.ndarray) -> np.ndarray:
+        """Tokens of A and B together: all that fit, or now and then any smaller number from 2."""
+        shorter = _FEWEST_TOKENS + integers_below(short_length, self.max_tokens - _FEWEST_TOKENS + 1)
+        return np.where(uniform(is_short) < self.short_sequence_probability, shorter, self.max_tokens)
+
+    def _elsewhere(
+        self, document: np.ndarray, first: np.ndarray, end: np.ndarray, other_document: np.ndarray, other_sentence: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """A random sentence of a random other document, and that document; in a text of one document a sentence outside the chunk."""
+        num_documents = len(self._documents) - 1
+        if num_documents == 1:
+            outside = self._documents[1] - (end - first)
+            sentence = integers_below(other_sentence, np.maximum(outside, 1))
+            sentence += np.where((sentence >= first) & (outside > 0), end - first, 0)
+            return sentence, document
+        chosen = integers_below(other_document, num_documents - 1)
+        chosen += chosen >= document
+        first_sentence = self._documents[chosen]
+        return first_sentence + integers_below(other_sentence, self._documents[chosen + 1] - first_sentence), chosen
+
+
+def _cut_long_sentences(starts: np.ndarray, documents: np.ndarray, max_tokens: int) -> tuple[np.ndarray, np.ndarray]:
+    """Sentence and document starts after every sentence above `max_tokens` is cut into pieces of that length."""
+    num_pieces = -(-np.diff(starts) // max_tokens)
+    if num_pieces.max(initial=1) == 1:
+        return starts, documents
+    first_piece = np.concatenate([[0], np.cumsum(num_pieces)])
+    piece_in_sentence = np.arange(first_piece[-1]) - np.repeat(first_piece[:-1], num_pieces)
+    piece_starts = np.repeat(starts[:-1], num_pieces) + max_tokens * piece_in_sentence
+    return np.append(piece_starts, starts[-1]), first_piece[documents]
+
+
+def _chunks(starts: np.ndarray, documents: np.ndarray, max_tokens: int) -> np.ndarray:
+    """Boundaries, as sentence indices, of greedy chunks within documents of at most `max_tokens`; int64 [chunks + 1]."""
+    last_that_fits = np.searchsorted(starts, starts[:-1] + max_tokens, side="right") - 1
+    document_end = np.repeat(documents[1:], np.diff(documents))
+    chunk_ends = np.minimum(last_that_fits, document_end).tolist()
+    boundaries = [0]
+    while boundaries[-1] < len(chunk_ends):
+        boundaries.append(chunk_ends[boundaries[-1]])
+    return np.array(boundaries, dtype=np.int64)
