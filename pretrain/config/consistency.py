@@ -5,37 +5,12 @@ from collections.abc import Iterator
 
 from pretrain.config.registry import misnamed
 from pretrain.config.schema import Config, TextDataConfig
+from pretrain.config.zero_keys import check_extra
 from pretrain.errors import UserError
 
 _OBJECTIVES = {"bert": ("mlm", "mlm_nsp"), "gpt2": ("clm",)}
 _TOKENIZERS = {"bert": "wordpiece", "gpt2": "bpe"}
 _SPECIAL_TOKENS = {"mlm": 2, "mlm_nsp": 3}  # [CLS] text [SEP], [CLS] a [SEP] b [SEP]
-
-HARNESS_ZERO_KEYS = (
-    "stage",
-    "allow_untested_optimizer",
-    "contiguous_gradients",
-    "elastic_checkpoint",
-    "ignore_unused_parameters",
-    "legacy_stage1",
-    "load_from_fp32_weights",
-    "offload_optimizer",
-    "offload_param",
-    "cpu_offload",
-    "cpu_offload_params",
-    "cpu_offload_use_pin_memory",
-    "reduce_scatter",
-    "gather_16bit_weights_on_model_save",
-    "stage3_gather_16bit_weights_on_model_save",
-    "stage3_gather_fp16_weights_on_model_save",
-    "zero_hpz_partition_size",
-    "zero_quantized_weights",
-    "zero_quantized_nontrainable_weights",
-    "zero_quantized_gradients",
-    "mics_shard_size",
-    "mics_hierarchical_params_gather",
-)
-"""Keys of DeepSpeed's `zero_optimization` that the exactness of the update rests on: `zero.extra` may not carry them."""
 
 
 def check_consistency(config: Config) -> None:
@@ -78,10 +53,7 @@ def _check_lengths(config: Config) -> None:
 
 
 def _check_zero(config: Config) -> None:
-    owned = sorted(set(map(str, config.zero.extra)) & set(HARNESS_ZERO_KEYS))
-    if owned:
-        mend = f"use zero.{owned[0]}" if owned[0] == "stage" else "leave it out"
-        raise UserError(f"zero.extra.{owned[0]} is set by the harness, so that the update stays exact; {mend}")
+    check_extra(config.zero.extra)
     precision = config.train.precision
     if precision != "fp32" and config.zero.stage == 0 and config.train.grad_accum_dtype == "fp32":
         raise UserError(

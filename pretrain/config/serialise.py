@@ -6,7 +6,7 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from pretrain.config.registry import dataclass_of
+from pretrain.config.registry import PARTS, dataclass_of
 from pretrain.config.schema import Config
 from pretrain.errors import UserError
 
@@ -20,8 +20,7 @@ def from_yaml(text: str) -> Config:
     """The typed configuration that `to_yaml` wrote."""
     try:
         values = OmegaConf.to_container(OmegaConf.create(text))
-        parts = {name: _typed(dataclass_of(name, part), part) for name, part in values.items()}
-        return Config(**parts)
+        return Config(**{part: _typed(dataclass_of(part, values[part]), values[part]) for part in PARTS})
     except (OmegaConfBaseException, yaml.YAMLError, KeyError, TypeError, AttributeError, ValueError) as error:
         reason = str(error).partition("\n")[0]
         raise UserError(f"the stored config.yaml is not one that this version can read ({reason}); start a new run.name") from error
