@@ -1,0 +1,126 @@
+"""Imports point one way, and the heavy libraries stay behind their one door each."""
+
+import ast
+import re
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+FILES = sorted(path.relative_to(REPOSITORY).as_posix() for folder in ("came", "pretrain") for path in (REPOSITORY / folder).rglob("*.py"))
+
+
+class Import(NamedTuple):
+    module: str
+    when_imported: bool
+    """Executed when the importing module is imported, not inside a function or under TYPE_CHECKING."""
+
+
+def imports(file: str) -> list[Import]:
+    return list(_walk(ast.parse((REPOSITORY / file).read_text()), True))
+
+
+def _walk(node: ast.AST, when_imported: bool) -> Iterator[Import]:
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.Import):
+            yield from (Import(alias.name, when_imported) for alias in child.names)
+        elif isinstance(child, ast.ImportFrom) and child.module:
+            assert child.level == 0, "imports are absolute"
+            yield Import(child.module, when_imported)
+            yield from (Import(f"{child.module}.{alias.name}", when_imported) for alias in child.names)
+        else:
+            deferred = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) or _is_type_checking(child)
+            yield from _walk(child, when_imported and not deferred)
+
+
+def _is_type_checking(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING")
+
+
+def importers(library: str, when_imported_only: bool = False) -> set[str]:
+    """The files that import `library` or a part of it."""
+    return {
+        file
+        for file in FILES
+        for found in imports(file)
+        if (found.module == library or found.module.startswith(f"{library}.")) and (found.when_imported or not when_imported_only)
+    }
+
+
+def outside(files: set[str], *allowed: str) -> list[str]:
+    return sorted(file for file in files if not re.match("|".join(allowed), file))
+
+
+def test_the_scan_sees_the_known_doors():
+    """Guards the guard: an import that is known to be there is found."""
+    assert "pretrain/config/compose.py" in importers("hydra", when_imported_only=True)
+    assert "pretrain/launch.py" in importers("torch") - importers("torch", when_imported_only=True)
+
+
+def test_came_knows_nothing_of_the_harness():
+    assert not outside(importers("pretrain"), "pretrain/")
+
+
+def test_deepspeed_has_one_door_in_the_harness_and_is_lazy_in_came():
+    assert not outside(importers("deepspeed"), r"pretrain/engine\.py", "came/layouts/", r"came/verify\.py")
+    assert not outside(importers("deepspeed", when_imported_only=True), "pretrain/")
+
+
+def test_came_imports_triton_only_when_it_is_used():
+    assert not outside(importers("triton"), "came/kernels/")
+    assert not importers("triton", when_imported_only=True)
+
+
+def test_wandb_has_its_doors():
+    assert not outside(importers("wandb"), r"pretrain/(tracker|report|workspace)\b")
+
+
+@pytest.mark.parametrize("library", ["hydra", "omegaconf"])
+def test_hydra_ends_at_the_typed_config(library: str):
+    assert not outside(importers(library), "pretrain/config/", r"pretrain/__main__\.py")
+
+
+BELOW = (("errors",), ("config",), ("batch_plan", "distributed"))
+ABOVE = (("train",), ("launch", "spawn", "prepare", "report", "workspace"), ("__main__",))
+"""Named from the bottom up; every other module of the harness lies between. A module imports its own layer and those below."""
+
+
+def layer_of(module: str) -> int:
+    name = module.split(".")[1]
+    for number, names in [*enumerate(BELOW), *enumerate(ABOVE, start=len(BELOW) + 1)]:
+        if name in names:
+            return number
+    return len(BELOW)
+
+
+@pytest.mark.parametrize("file", [file for file in FILES if file.startswith("pretrain/") and not file.endswith("pretrain/__init__.py")])
+def test_imports_point_downwards(file: str):
+    own = layer_of(file.removesuffix(".py").replace("/", "."))
+    targets = {found.module for found in imports(file) if found.module.startswith("pretrain.") and found.module != "pretrain.__version__"}
+    assert not [target for target in targets if layer_of(target) > own]
+
+
+def test_every_library_that_is_imported_is_a_declared_dependency():
+    declared = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["dependencies"]
+    names = {re.split(r"[<>=! ]", entry)[0].replace("-", "_") for entry in declared}
+    modules = {"hydra_core": "hydra", "pyyaml": "yaml"}
+    allowed = {modules.get(name, name) for name in names} | set(sys.stdlib_module_names) | {"came", "pretrain", "triton"}
+    used = {found.module.partition(".")[0] for file in FILES for found in imports(file)}
+    assert used <= allowed
+
+
+def test_the_top_level_holds_only_what_it_should():
+    """A stranger sees the whole product in eight names."""
+    import subprocess
+
+    listed = subprocess.run(["git", "ls-files"], cwd=REPOSITORY, capture_output=True, text=True)
+    if listed.returncode:
+        pytest.skip("not a git checkout")
+    top = {name.partition("/")[0] for name in listed.stdout.splitlines()}
+    assert {name for name in top if not name.startswith(".")} <= {
+        "pyproject.toml", "configs", "came", "pretrain", "scripts", "tests", "README.md",
+    }  # fmt: skip
