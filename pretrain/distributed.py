@@ -1,11 +1,16 @@
 """The process group: who this process is, and the few collectives that the harness itself needs."""
 
 import os
+from collections.abc import Callable
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
+
+from pretrain.errors import UserError
+
+T = TypeVar("T")
 
 
 def init(timeout_seconds: int) -> None:
@@ -76,6 +81,20 @@ def broadcast_object(value: Any) -> Any:
     if world_size() > 1:
         dist.broadcast_object_list(holder, src=0)
     return holder[0]
+
+
+def on_main(function: Callable[[], T]) -> T:
+    """Call `function` on rank 0 and return its result on every rank; its UserError is raised on every rank."""
+    outcome: tuple[str, Any] = ("", None)
+    if is_main():
+        try:
+            outcome = ("result", function())
+        except UserError as error:
+            outcome = ("error", str(error))
+    kind, value = broadcast_object(outcome)
+    if kind == "error":
+        raise UserError(value)
+    return value
 
 
 def _reduce(values: dict[str, float], op: Any) -> dict[str, float]:

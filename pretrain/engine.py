@@ -6,6 +6,8 @@ step with a non-finite gradient is never applied, is reported, and leaves weight
 """
 
 import collections
+import contextlib
+import io
 import logging
 import math
 import os
@@ -21,6 +23,7 @@ from came.optimizer import ShardedOptimizer, UpdateStatistics
 from pretrain import distributed
 from pretrain.batch_plan import BatchPlan
 from pretrain.config.schema import Config
+from pretrain.engine_settings import deepspeed_config, harness_owns_the_step
 from pretrain.model.objective import Batch, PretrainingModel, Sums, combine
 
 
@@ -37,40 +40,6 @@ class StepResult:
     """fp16 only: the step was skipped because the dynamic loss scale was still too large, which is ordinary."""
 
 
-def deepspeed_config(config: Config, plan: BatchPlan) -> dict:
-    """DeepSpeed's configuration for a run: exact reductions in fp32, whatever the precision of the weights."""
-    train, stage = config.train, config.zero.stage
-    settings = {
-        "train_micro_batch_size_per_gpu": plan.micro_batch_size,
-        "gradient_accumulation_steps": plan.gradient_accumulation_steps,
-        "gradient_clipping": 0.0 if owns_the_step(config) else train.grad_clip,
-        "zero_optimization": {**dict(config.zero.extra), "stage": stage},
-        "zero_allow_untested_optimizer": True,
-        "communication_data_type": "fp32",
-        "steps_per_print": None,
-    }
-    if train.precision == "bf16":
-        # The immediate update drops the second, bf16 copy of the gradients that ZeRO-1 would hold.
-        settings["bf16"] = {"enabled": True, "immediate_grad_update": stage == 1}
-    if train.precision == "fp16":
-        settings["fp16"] = {"enabled": True}
-    if stage and train.grad_accum_dtype == "fp32":
-        settings["data_types"] = {"grad_accum_dtype": "fp32"}
-    if stage == 2 and train.precision != "fp32" and not _is_power_of_two(plan.world_size):
-        # Reduce-scatter divides the low-precision bucket by the number of ranks before it adds: exact for powers of two only.
-        settings["zero_optimization"]["reduce_scatter"] = False
-    return settings
-
-
-def owns_the_step(config: Config) -> bool:
-    """Whether the harness checks, measures and clips the gradient itself: stage 0 in fp32, where DeepSpeed has no check."""
-    return config.zero.stage == 0 and config.train.precision == "fp32"
-
-
-def _is_power_of_two(number: int) -> bool:
-    return number & (number - 1) == 0
-
-
 class Engine:
     """A model and its optimizer on this rank, trained through DeepSpeed ZeRO stage 0 to 3.
 
@@ -82,9 +51,12 @@ class Engine:
         self.optimizer, self.config, self.plan = optimizer, config, plan
         self.device = distributed.device()
         self.names = {param: name for name, param in model.named_parameters()}
-        self._engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=deepspeed_config(config, plan))
+        with contextlib.redirect_stdout(io.StringIO()):  # its memory notes
+            self._engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=deepspeed_config(config, plan))
         self._model = model
-        self._owns_the_step = owns_the_step(config)
+        self.gradient_bytes = 0
+        """Bytes of the gradient pieces that this rank held at the last step."""
+        self._owns_the_step = harness_owns_the_step(config)
 
     @property
     def model(self) -> nn.Module:
@@ -143,6 +115,7 @@ class Engine:
             group["lr"] = lr
         self.optimizer.update_statistics = UpdateStatistics() if observe_updates else None
         named = self._local_gradients()
+        self.gradient_bytes = sum(grad.numel() * grad.element_size() for _, grad in named)
         norms = torch.stack(torch._foreach_norm([grad for _, grad in named])) if named else torch.zeros(0)
         scale_before = self.loss_scale
         applied, grad_norm = self._checked_step(norms) if self._owns_the_step else self._deepspeed_step()
@@ -187,6 +160,10 @@ class Engine:
         return next((name for name in self.names.values() if name in bad), None)
 
     # Evaluation ---------------------------------------------------------------------------------------------------------------
+
+    def valid_counts(self, batch: Batch) -> dict[str, int]:
+        """Targets in a micro-batch, for each part of the loss."""
+        return self._model.valid_counts(batch)
 
     @torch.no_grad()
     def evaluate(self, batch: Batch) -> Sums:

@@ -8,6 +8,7 @@ from pretrain.config.schema import Config, ModelConfig
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+    from pretrain.data.prepared import Prepared
     from pretrain.model.objective import PretrainingModel
 
 VOCABULARY_MULTIPLE = 64
@@ -26,6 +27,11 @@ class Vocabulary:
     def padded_size(self) -> int:
         """Rows of the embedding."""
         return -(-self.size // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE
+
+
+def vocabulary_of(prepared: "Prepared") -> Vocabulary:
+    """The vocabulary of a prepared corpus."""
+    return Vocabulary(prepared.vocab_size, prepared.special.pad, prepared.special.eot)
 
 
 def build_model(config: Config, vocabulary: Vocabulary) -> "PretrainingModel":

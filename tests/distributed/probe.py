@@ -60,17 +60,19 @@ class LinearProbe(PretrainingModel):
         return {"probe": 1}
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        gradients = draw_gradients(int(batch["key"]))
+        gradients = draw_gradients(*batch["key"].tolist())
         return {"probe": sum(leaf(gradient) for leaf, gradient in zip(self.model, gradients, strict=True))}
 
 
-def draw_gradients(key: int) -> list[Tensor]:
-    generator = torch.Generator().manual_seed(key)
-    return [torch.randn(shape, generator=generator) * (index + 1) * 0.1 for index, shape in enumerate(SHAPES)]
-
-
-def key_of(step: int, micro_step: int, rank: int) -> int:
-    return 1000003 * step + 1009 * micro_step + rank
+def draw_gradients(step: int, micro_step: int, rank: int) -> list[Tensor]:
+    """Normal gradients whose signs are the step's: bf16 values of both signs often add up to exactly nothing, and what is left of
+    such a sum is the rounding of whoever added, which AdamW would divide by itself and blow up to a full step."""
+    signs = torch.Generator().manual_seed(step)
+    sizes = torch.Generator().manual_seed(1000003 * step + 1009 * micro_step + rank)
+    return [
+        torch.randn(shape, generator=sizes).abs() * torch.randn(shape, generator=signs).sign() * (index + 1) * 0.1
+        for index, shape in enumerate(SHAPES)
+    ]
 
 
 def make_probe() -> LinearProbe:
@@ -96,7 +98,7 @@ def train(engine: Engine, cell: Cell, first_step: int = 0) -> list[float]:
     """Train to `cell.steps` and return the gradient norms."""
     norms = []
     for step in range(first_step, cell.steps):
-        keys = [key_of(step, micro_step, distributed.rank()) for micro_step in range(cell.accumulation)]
+        keys = [(step, micro_step, distributed.rank()) for micro_step in range(cell.accumulation)]
         engine.accumulate([{"key": torch.tensor(key)} for key in keys])
         result = engine.step(lr=HYPER["lr"])
         assert result.applied
@@ -138,11 +140,12 @@ def reference_masters(cell: Cell, world_size: int) -> tuple[list[Tensor], list[T
     reference = Reference(masters, OPTIMIZERS[cell.optimizer][1], **HYPER)
     norms = []
     for step in range(cell.steps):
-        mean = [torch.zeros(shape) for shape in SHAPES]
+        mean = [torch.zeros(shape, dtype=torch.float64) for shape in SHAPES]
         for micro_step in range(cell.accumulation):
             for rank in range(world_size):
-                for total, gradient in zip(mean, draw_gradients(key_of(step, micro_step, rank)), strict=True):
-                    total.add_(gradient.to(low).float() / (cell.accumulation * world_size))
+                for total, gradient in zip(mean, draw_gradients(step, micro_step, rank), strict=True):
+                    total.add_(gradient.to(low).double())
+        mean = [(total / (cell.accumulation * world_size)).float() for total in mean]
         norm = float(torch.stack([gradient.norm() for gradient in mean]).norm())
         norms.append(norm)
         reference.step([gradient * min(1.0, cell.grad_clip / (norm + 1e-6)) for gradient in mean])

@@ -12,7 +12,7 @@ CELLS = [
     for stage in stages
     for accumulation in (1, 4)
 ]
-LONG_ACCUMULATION = [Cell("came", stage, "bf16", 256, steps=2, grad_clip=0.2) for stage in (1, 2, 3)]
+LONG_ACCUMULATION = [Cell("came", stage, "bf16", 256, steps=2) for stage in (1, 2, 3)]
 WEIGHT_BOUND, UPDATE_BOUND = 5e-7, 1e-5
 
 

@@ -1,0 +1,81 @@
+"""Checkpoints of a run: `checkpoints/step_00000100/` and `latest`, which moves last.
+
+Weights and optimizer state are `came.checkpoint`'s, free of world size and ZeRO stage; beside them `progress.json` holds the little
+else that a run needs to go on: everything random follows from the seed and the position.
+"""
+
+import json
+import os
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from came import checkpoint as came_checkpoint
+from pretrain import distributed
+from pretrain.engine import Engine
+from pretrain.run_folder import RunFolder
+
+PROGRESS = "progress.json"
+
+
+@dataclass
+class Progress:
+    """How far a run has come."""
+
+    step: int = 0
+    """Applied optimizer updates."""
+    skipped_steps: int = 0
+    """Steps whose gradient was not finite."""
+    loss_scale: float = 1.0
+
+    def position(self, global_batch_size: int) -> int:
+        """Samples drawn so far: a skipped batch is not retried."""
+        return (self.step + self.skipped_steps) * global_batch_size
+
+
+def save(engine: Engine, folder: RunFolder, progress: Progress) -> Path:
+    """Write a checkpoint; a collective call. It appears under its name only when it is whole and on disk."""
+    final = folder.checkpoint(progress.step)
+    temporary = final.with_suffix(".tmp")
+    if distributed.is_main():
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+    distributed.barrier()
+    progress.loss_scale = engine.loss_scale
+    came_checkpoint.save(engine.optimizer, engine.names, temporary)
+    if distributed.is_main():
+        _write_durably(temporary / PROGRESS, json.dumps(asdict(progress)))
+        shutil.rmtree(final, ignore_errors=True)
+        temporary.rename(final)
+        _flush(folder.checkpoints)
+        pointer = folder.checkpoints / "latest.tmp"
+        _write_durably(pointer, final.name)
+        pointer.replace(folder.checkpoints / "latest")
+        _flush(folder.checkpoints)
+    distributed.barrier()
+    return final
+
+
+def restore(engine: Engine, checkpoint: Path) -> Progress:
+    """Load a checkpoint into a fresh engine, at any number of ranks and any stage; a collective call."""
+    came_checkpoint.load(engine.optimizer, engine.names, checkpoint)
+    engine.push_masters()
+    progress = Progress(**json.loads((checkpoint / PROGRESS).read_text()))
+    engine.set_loss_scale(progress.loss_scale)
+    return progress
+
+
+def _write_durably(path: Path, text: str) -> None:
+    with path.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _flush(folder: Path) -> None:
+    """Make renames in the folder survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,141 @@
+"""What a run is going to do, worked out before it does it: printed at the start, and by `run.dry_run=true` for any number of ranks.
+
+Needs neither data nor GPU nor weights: the model is built without storage.
+"""
+
+from dataclasses import asdict, dataclass
+
+from pretrain.batch_plan import BatchPlan
+from pretrain.config.schema import Config
+from pretrain.engine_settings import COMMUNICATION_DTYPE, gradient_dtype
+from pretrain.model.build import Vocabulary
+
+GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The effective settings of a run."""
+
+    model: str
+    parameters: int
+    vocabulary: int
+    """Rows of the embedding, padding included."""
+    objective: str
+    sequence_length: int
+    optimizer: str
+    learning_rate: float
+    schedule: str
+    warmup_steps: int
+    ranks: int
+    zero_stage: int
+    micro_batch_size: int
+    gradient_accumulation_steps: int
+    global_batch_size: int
+    tokens_per_step: int
+    weights_dtype: str
+    gradients_dtype: str
+    accumulation_dtype: str
+    communication_dtype: str
+    optimizer_state_bytes: int
+    """Largest over the ranks."""
+    adamw_state_bytes: int
+    """The same for AdamW at the same stage and ranks."""
+    steps: int
+    epochs: float | None
+    """Passes over the training split; None where the data has not been seen (a dry run)."""
+    data: str
+
+    def as_dict(self) -> dict:
+        return asdict(self)
+
+
+def make_plan(config: Config, world_size: int, vocabulary: Vocabulary, samples_per_epoch: int | None = None) -> Plan:
+    """The plan for `world_size` ranks."""
+    import torch
+
+    from came.memory import state_bytes
+    from came.optimizers import AdamW
+    from pretrain.model.build import build_model
+    from pretrain.optim import build_optimizer, parameter_groups
+
+    train, stage = config.train, config.zero.stage
+    batch = BatchPlan.make(train.global_batch_size, train.micro_batch_size, world_size)
+    with torch.device("meta"):
+        model = build_model(config, vocabulary)
+    shapes = [[tuple(param.shape) for param in group["params"]] for group in parameter_groups(model.parameters(), 0.0)]
+    rule = build_optimizer(config.optimizer, model).rule
+    return Plan(
+        model=config.model.name,
+        parameters=sum(param.numel() for param in model.parameters()),
+        vocabulary=vocabulary.padded_size,
+        objective=config.objective.kind,
+        sequence_length=config.data.max_seq_length,
+        optimizer=rule.name,
+        learning_rate=config.optimizer.lr,
+        schedule=config.schedule.kind,
+        warmup_steps=round(config.schedule.warmup_ratio * train.num_steps),
+        ranks=world_size,
+        zero_stage=stage,
+        micro_batch_size=batch.micro_batch_size,
+        gradient_accumulation_steps=batch.gradient_accumulation_steps,
+        global_batch_size=batch.global_batch_size,
+        tokens_per_step=batch.global_batch_size * config.data.max_seq_length,
+        weights_dtype=train.precision if train.precision == "fp32" else f"{train.precision}, fp32 masters",
+        gradients_dtype=train.precision,
+        accumulation_dtype=gradient_dtype(config),
+        communication_dtype=COMMUNICATION_DTYPE,
+        optimizer_state_bytes=max(state_bytes(rule, shapes, world_size, stage)),
+        adamw_state_bytes=max(state_bytes(AdamW.rule, shapes, world_size, stage)),
+        steps=train.num_steps,
+        epochs=train.num_steps * batch.global_batch_size / samples_per_epoch if samples_per_epoch else None,
+        data=describe_data(config),
+    )
+
+
+def print_plan(config: Config, world_size: int) -> None:
+    """The plan of a dry run, with the vocabulary that the tokenizer is asked for."""
+    from pretrain.data.tokenizer import PUBLISHED_VOCAB_SIZE, tokenizer_kind
+
+    kind = tokenizer_kind(config.tokenizer, config.model.family)
+    vocabulary = Vocabulary(config.tokenizer.vocab_size or PUBLISHED_VOCAB_SIZE[kind])
+    print(render(make_plan(config, world_size, vocabulary)))
+
+
+def render(plan: Plan) -> str:
+    """The plan as aligned lines of text."""
+    share = plan.optimizer_state_bytes / plan.adamw_state_bytes
+    rows = [
+        ("model", f"{plan.model}, {plan.parameters:,} parameters, vocabulary {plan.vocabulary:,}, {plan.objective}"),
+        ("data", plan.data),
+        ("ranks", f"{plan.ranks}, ZeRO stage {plan.zero_stage}"),
+        (
+            "batch",
+            f"micro {plan.micro_batch_size} x accumulation {plan.gradient_accumulation_steps} x ranks {plan.ranks} = global "
+            f"{plan.global_batch_size:,}; {plan.tokens_per_step:,} tokens per step at length {plan.sequence_length}",
+        ),
+        (
+            "precision",
+            f"weights {plan.weights_dtype}; gradients {plan.gradients_dtype}; accumulation {plan.accumulation_dtype}; "
+            f"communication {plan.communication_dtype}",
+        ),
+        (
+            "optimizer",
+            f"{plan.optimizer}, peak lr {plan.learning_rate:g}; state {_size(plan.optimizer_state_bytes)} per rank, "
+            f"{share:.2f} of AdamW's {_size(plan.adamw_state_bytes)}",
+        ),
+        ("schedule", f"{plan.schedule}, {plan.warmup_steps:,} of {plan.steps:,} steps warm-up"),
+        ("length", f"{plan.steps:,} steps" + ("" if plan.epochs is None else f", {plan.epochs:.2f} epochs")),
+    ]
+    return "\n".join(f"{name:>10}  {text}" for name, text in rows)
+
+
+def describe_data(config: Config) -> str:
+    """The corpus in words."""
+    if config.data.kind == "stdlib":
+        return "stdlib: the text that Python itself carries, for trying things out (your corpus: data=text data.paths=[...])"
+    return f"text: {', '.join(config.data.paths) or 'no data.paths yet'}"
+
+
+def _size(num_bytes: int) -> str:
+    return f"{num_bytes / GIB:.2f} GiB" if num_bytes >= GIB / 10 else f"{num_bytes / 2**20:.2f} MiB"

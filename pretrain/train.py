@@ -1,0 +1,197 @@
+"""Training, from prepared text to an evaluated and exported model. `Trainer.run` is the story; the rest is its chapters."""
+
+import hashlib
+import sys
+from pathlib import Path
+
+import torch
+
+from pretrain import checkpoint, distributed
+from pretrain.batch_plan import BatchPlan
+from pretrain.checkpoint import Progress
+from pretrain.config.schema import Config
+from pretrain.data.batches import make_batches
+from pretrain.data.loader import windows
+from pretrain.data.prepared import Prepared, open_prepared
+from pretrain.engine import Engine, StepResult
+from pretrain.evaluate import evaluate, unigram_loss
+from pretrain.export import export
+from pretrain.memory import memory_bytes
+from pretrain.model.build import build_model, vocabulary_of
+from pretrain.model.flops import flops_per_sample, peak_flops_per_second
+from pretrain.optim import build_optimizer
+from pretrain.plan import make_plan
+from pretrain.recorder import Recorder
+from pretrain.run_folder import RunFolder
+from pretrain.schedule import learning_rate
+from pretrain.stopwatch import Stopwatch
+from pretrain.summary import summarise
+
+DIVERGED = 1
+"""Exit code of a run that stopped after too many steps in a row that were not finite."""
+
+
+def train(config: Config, prepared_folder: Path) -> int:
+    """Train, evaluate and export one run, as one of its ranks; returns the exit code. Every rank calls it."""
+    distributed.init(config.launch.timeout_seconds)
+    try:
+        prepared, folder = open_prepared(prepared_folder), RunFolder.of(config)
+        beginning = distributed.on_main(lambda: folder.begin(config, prepared.fingerprint))
+        if beginning.finished:
+            code, news = 0, f"the run in {folder.path} is already finished\n"
+        else:
+            code, news = Trainer(config, prepared, folder).run(beginning.checkpoint, beginning.resumed), ""
+        if code == 0 and distributed.is_main():
+            print(news + summarise(folder))
+        return code
+    finally:
+        distributed.shut_down()
+
+
+class Trainer:
+    """One run on this rank: everything it needs, set up in `__init__`, and the loop."""
+
+    def __init__(self, config: Config, prepared: Prepared, folder: RunFolder) -> None:
+        self.config, self.prepared, self.folder = config, prepared, folder
+        self.batch = BatchPlan.make(config.train.global_batch_size, config.train.micro_batch_size, distributed.world_size())
+        data = config.objective, config.data.max_seq_length, config.run.seed
+        self.training = make_batches(prepared, "train", *data)
+        self.validation = make_batches(prepared, "valid", *data)
+        vocabulary = vocabulary_of(prepared)
+        self.plan = make_plan(config, self.batch.world_size, vocabulary, self.training.num_anchors)
+        self.flops_per_step = flops_per_sample(config, vocabulary.padded_size) * self.batch.global_batch_size
+        self.peak_flops_per_second = peak_flops_per_second(torch.cuda.get_device_name()) if torch.cuda.is_available() else None
+
+        torch.manual_seed(config.run.seed)
+        model = build_model(config, vocabulary)
+        self.engine = Engine(model, build_optimizer(config.optimizer, model), config, self.batch)
+        self.progress = Progress(loss_scale=self.engine.loss_scale)
+        self.recorder = Recorder(config, folder, self.plan)
+        self.stopwatch = Stopwatch(self.recorder.earlier_seconds)
+
+    def run(self, restore_from: Path | None, resumed: bool) -> int:
+        """Train to the end of the schedule; returns the exit code."""
+        config, progress = self.config.train, self.progress
+        self._begin(restore_from, resumed)
+        stream = windows(
+            self.training,
+            progress.position(config.global_batch_size),
+            config.global_batch_size,
+            config.micro_batch_size,
+            distributed.rank(),
+            self.batch.world_size,
+        )
+        skipped_in_a_row = 0
+        while progress.step < config.num_steps:
+            with self.stopwatch("step"):
+                with self.stopwatch("data"):
+                    window = next(stream)
+                self._seed_dropout()
+                logged = self._is_due(config.log_every_steps, progress.step + 1) or progress.step == 0
+                lr = learning_rate(self.config.schedule, self.config.optimizer.lr, progress.step, config.num_steps)
+                loss = self.engine.accumulate(window)
+                with self.stopwatch("optimizer"):
+                    result = self.engine.step(lr, observe_updates=logged)
+            if not result.applied:
+                skipped_in_a_row += not result.loss_scale_search
+                self._skip(result)
+                if skipped_in_a_row >= config.max_skipped_steps:
+                    return self._stop_diverged(result, skipped_in_a_row)
+                continue
+            skipped_in_a_row = 0
+            progress.step += 1
+            self.recorder.show_progress(progress.step)
+            if logged:
+                self._log(loss, lr, result)
+            if config.eval_every_steps and progress.step % config.eval_every_steps == 0 and progress.step < config.num_steps:
+                self._evaluate()
+            if config.checkpoint_every_steps and progress.step % config.checkpoint_every_steps == 0 and progress.step < config.num_steps:
+                self._save()
+        stream.close()
+        self._finish()
+        return 0
+
+    # Beginning and end --------------------------------------------------------------------------------------------------------
+
+    def _begin(self, restore_from: Path | None, resumed: bool) -> None:
+        self.recorder.show_plan(self.plan)
+        if restore_from is not None:
+            vars(self.progress).update(vars(checkpoint.restore(self.engine, restore_from)))
+        if resumed:
+            self.recorder.record("resume", self.progress.step, skipped_steps=self.progress.skipped_steps, ranks=self.batch.world_size)
+            self.recorder.say(f"going on from step {self.progress.step} of the run in {self.folder.path}")
+        else:
+            unigram = unigram_loss(self.prepared, self.validation, self.config) if distributed.is_main() else 0.0
+            self.recorder.record("start", 0, unigram_loss=unigram, data_fingerprint=self.prepared.fingerprint, plan=self.plan.as_dict())
+
+    def _finish(self) -> None:
+        self._evaluate()
+        path = self._save()
+        if self.config.run.export and distributed.is_main():
+            export(self.config, self.prepared, path, self.folder.export)
+        self._record("end")
+        self.recorder.close()
+
+    def _stop_diverged(self, result: StepResult, skipped: int) -> int:
+        self._record("end", diverged=True)
+        self.recorder.close()
+        if distributed.is_main():
+            print(
+                f"error: {skipped} steps in a row had a gradient that is not finite, first in {result.bad_parameter}; "
+                f"give a lower optimizer.lr or train.grad_clip=1.0",
+                file=sys.stderr,
+            )
+        return DIVERGED
+
+    # In the middle ------------------------------------------------------------------------------------------------------------
+
+    def _is_due(self, every: int, step: int) -> bool:
+        return step % every == 0 or step == self.config.train.num_steps
+
+    def _seed_dropout(self) -> None:
+        """Dropout follows from (seed, position, rank), so that a resumed run draws what the uninterrupted one would have."""
+        key = f"{self.config.run.seed} {self.progress.position(self.batch.global_batch_size)} {distributed.rank()}"
+        torch.manual_seed(int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "little"))
+
+    def _log(self, loss: torch.Tensor, lr: float, result: StepResult) -> None:
+        mean_loss, update_rms = self.engine.mean_loss(loss), self.engine.optimizer.update_rms()
+        memory = {name: int(value) for name, value in distributed.max_over_ranks(memory_bytes(self.engine)).items()}
+        seconds = self.stopwatch.read()
+        mfu = None
+        if self.peak_flops_per_second is not None:
+            mfu = self.flops_per_step / seconds["step_seconds"] / (self.peak_flops_per_second * self.batch.world_size)
+        self._record(
+            "train",
+            loss=mean_loss,
+            lr=lr,
+            grad_norm=result.grad_norm,
+            update_rms=update_rms,
+            tokens_per_second=self.plan.tokens_per_step / seconds["step_seconds"],
+            mfu=mfu,
+            **seconds,
+            **memory,
+        )
+
+    def _evaluate(self) -> None:
+        self._record("eval", **evaluate(self.engine, self.validation, self.config))
+
+    def _save(self) -> Path:
+        path = checkpoint.save(self.engine, self.folder, self.progress)
+        self._record("checkpoint", path=str(path.relative_to(self.folder.path)))
+        return path
+
+    def _skip(self, result: StepResult) -> None:
+        self.progress.skipped_steps += 1
+        self._record("skip", parameter=result.bad_parameter, loss_scale=self.engine.loss_scale)
+
+    def _record(self, kind: str, **values: object) -> None:
+        samples = self.progress.position(self.batch.global_batch_size)
+        self.recorder.record(
+            kind,
+            self.progress.step,
+            samples=samples,
+            tokens=samples * self.config.data.max_seq_length,
+            wall_seconds=self.stopwatch.wall_seconds,
+            skipped_steps=self.progress.skipped_steps,
+            **values,
+        )
