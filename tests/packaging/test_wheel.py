@@ -68,3 +68,10 @@ def test_help_lists_the_choices(elsewhere):
 def test_a_configuration_composes(elsewhere):
     done = elsewhere("-m", "pretrain", "--cfg", "job", "+experiment=gpt2_xl")
     assert done.returncode == 0 and "num_layers: 48" in done.stdout, done.stderr
+
+
+def test_the_plan_is_printed_for_ranks_that_are_not_there(elsewhere, tmp_path: Path):
+    done = elsewhere("-m", "pretrain", "+experiment=bert_32k", "run.dry_run=true", "launch.num_processes=8")
+    assert done.returncode == 0, done.stderr
+    assert "32,768" in done.stdout
+    assert not list(tmp_path.iterdir())
