@@ -81,7 +81,9 @@ def make_batches(prepared: Prepared, split: str, objective: ObjectiveConfig, max
 class PairBatches(Batches):
     """[CLS] A [SEP] B [SEP] [PAD] ..., masked."""
 
-    def __init__(self, sampler: PairSampler, order: ShuffledOrder | PlainOrder, prepared: Prepared, tokens: np.ndarray, masker: Masker) -> None:
+    def __init__(
+        self, sampler: PairSampler, order: ShuffledOrder | PlainOrder, prepared: Prepared, tokens: np.ndarray, masker: Masker
+    ) -> None:
         super().__init__(sampler.num_anchors, sampler.max_tokens + 3, order)
         self._sampler, self._special, self._masker = sampler, prepared.special, masker
         self._tokens = np.asarray(tokens)

@@ -22,7 +22,7 @@ from pretrain.errors import UserError
 LONGEST_DOCUMENT_CHARACTERS = 1 << 20
 """A text without blank lines is cut into documents of about this length, so that memory stays bounded."""
 
-_OPENERS: dict[str, Any] = {".bz2": bz2.BZ2File, ".gz": gzip.GzipFile, ".xz": lzma.LZMAFile}
+_OPENERS: dict[str, Any] = {".bz2": bz2.open, ".gz": gzip.open, ".xz": lzma.open}
 _BROKEN_ARCHIVE = (EOFError, OSError, lzma.LZMAError, zlib.error)
 _HASH_CHUNK_BYTES = 1 << 20
 

@@ -1,9 +1,9 @@
 """Sentence pairs for BERT: which stretch of text is A, which is B, and whether B follows A.
 
 An anchor is a chunk of consecutive sentences of one document that fits one sample; the chunks of a document do not overlap and leave
-nothing out. A is the chunk up to a random sentence boundary. B is the text from there on (half of the time, where the chunk holds two
-sentences or more), or text of a random other document from a random sentence on. In both cases B runs on until the sample is full or
-its document ends, so that neither the length of a sample nor where B breaks off tells the two apart.
+nothing out. A is the chunk up to a random sentence boundary, or a chunk of one sentence whole. B is the text from there on, or half of
+the time the text of another document from a random sentence on; only where the document ends with A there is no choice. In both cases
+B runs on until the sample is full or its document ends, so that neither the length of a sample nor where B breaks off tells the two apart.
 """
 
 from dataclasses import dataclass
@@ -45,25 +45,31 @@ class PairSampler:
         self.max_tokens = max_tokens
         self.short_sequence_probability = short_sequence_probability
         self.seed = seed
-        self._starts, self._documents = _cut_long_sentences(np.asarray(split.sentence_starts), np.asarray(split.document_starts), max_tokens)
+        sentence_starts, document_starts = np.asarray(split.sentence_starts), np.asarray(split.document_starts)
+        self._starts, self._documents = _cut_long_sentences(sentence_starts, document_starts, max_tokens)
         self._anchors = _chunks(self._starts, self._documents, max_tokens)
         self.num_anchors = len(self._anchors) - 1
 
     def draw(self, anchors: np.ndarray, positions: np.ndarray) -> Pairs:
         """The pairs of these anchors (int64 [n]) at these positions of the run (int64 [n])."""
-        coin, boundary, is_short, short_length, other_document, other_sentence = random_bits(self.seed, positions, Stream.PAIR, 6).T
+        coin, boundary, is_short, short_length, other_sentence = random_bits(self.seed, positions, Stream.PAIR, 5).T
         first, end = self._anchors[anchors], self._anchors[anchors + 1]
         document = np.searchsorted(self._documents, first, side="right") - 1
+        document_first, document_end = self._documents[document], self._documents[document + 1]
         num_sentences = end - first
-        several = num_sentences > 1
-        is_next = several & (uniform(coin) < 0.5)
-        middle = np.where(several, first + 1 + integers_below(boundary, np.maximum(num_sentences - 1, 1)), end)
-        random_sentence, random_document = self._elsewhere(document, first, end, other_document, other_sentence)
+        middle = np.where(num_sentences > 1, first + 1 + integers_below(boundary, np.maximum(num_sentences - 1, 1)), end)
+        is_next = (middle < document_end) & (uniform(coin) < 0.5)
+        if len(self._documents) > 2:
+            random_sentence = self._outside(document_first, document_end, other_sentence)
+        else:
+            random_sentence = self._outside(first, np.minimum(end + 1, document_end), other_sentence)
+        b_sentence = np.where(is_next, middle, random_sentence)
 
-        a_start, b_start = self._starts[first], self._starts[np.where(is_next, middle, random_sentence)]
+        a_start, b_start = self._starts[first], self._starts[b_sentence]
         a_available = self._starts[middle] - a_start
-        b_available = self._starts[self._documents[np.where(is_next, document, random_document) + 1]] - b_start
-        b_reserved = np.where(several, self._starts[end] - self._starts[middle], b_available)
+        b_available = self._starts[self._documents[np.searchsorted(self._documents, b_sentence, side="right")]] - b_start
+        rest_of_chunk = self._starts[end] - self._starts[middle]
+        b_reserved = np.where(rest_of_chunk > 0, rest_of_chunk, b_available)
         target = self._target_lengths(is_short, short_length)
         a_length = np.minimum(a_available, target - np.minimum(b_reserved, target // 2))
         return Pairs(
@@ -79,20 +85,12 @@ class PairSampler:
         shorter = _FEWEST_TOKENS + integers_below(short_length, self.max_tokens - _FEWEST_TOKENS + 1)
         return np.where(uniform(is_short) < self.short_sequence_probability, shorter, self.max_tokens)
 
-    def _elsewhere(
-        self, document: np.ndarray, first: np.ndarray, end: np.ndarray, other_document: np.ndarray, other_sentence: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """A random sentence of a random other document, and that document; in a text of one document a sentence outside the chunk."""
-        num_documents = len(self._documents) - 1
-        if num_documents == 1:
-            outside = self._documents[1] - (end - first)
-            sentence = integers_below(other_sentence, np.maximum(outside, 1))
-            sentence += np.where((sentence >= first) & (outside > 0), end - first, 0)
-            return sentence, document
-        chosen = integers_below(other_document, num_documents - 1)
-        chosen += chosen >= document
-        first_sentence = self._documents[chosen]
-        return first_sentence + integers_below(other_sentence, self._documents[chosen + 1] - first_sentence), chosen
+    def _outside(self, first: np.ndarray, end: np.ndarray, bits: np.ndarray) -> np.ndarray:
+        """A random sentence outside [first, end); any sentence where there is none outside."""
+        num_sentences = len(self._starts) - 1
+        num_outside = num_sentences - (end - first)
+        chosen = integers_below(bits, np.where(num_outside > 0, num_outside, num_sentences))
+        return chosen + np.where((num_outside > 0) & (chosen >= first), end - first, 0)
 
 
 def _cut_long_sentences(starts: np.ndarray, documents: np.ndarray, max_tokens: int) -> tuple[np.ndarray, np.ndarray]:

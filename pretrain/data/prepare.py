@@ -114,7 +114,14 @@ def _texts(corpus: Corpus, progress: bool) -> Iterator[str]:
 
 
 def _write_splits(
-    config: Config, kind: str, tokenizer: Tokenizer, train: Corpus, valid: Corpus | None, settings: dict[str, Any], part: Path, progress: bool
+    config: Config,
+    kind: str,
+    tokenizer: Tokenizer,
+    train: Corpus,
+    valid: Corpus | None,
+    settings: dict[str, Any],
+    part: Path,
+    progress: bool,
 ) -> None:
     import numpy as np
 

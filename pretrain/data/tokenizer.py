@@ -187,10 +187,10 @@ def _from_files(config: TokenizerConfig, kind: str) -> Tokenizer:
         else:
             vocab, merges = vocabulary_files.read_bpe(*files)
     except (OSError, ValueError) as error:
-        raise UserError(f"tokenizer.path={config.path} cannot be read as a {kind} vocabulary ({error}); mend or replace the file") from error
+        raise UserError(f"tokenizer.path={config.path} cannot be read as a {kind} vocabulary ({error}); mend or replace it") from error
     missing = [token for token in (WORDPIECE_SPECIALS if kind == "wordpiece" else (END_OF_TEXT,)) if token not in vocab]
     if missing:
-        raise UserError(f"tokenizer.path: {files[0]} lacks {', '.join(missing)}; add what is missing or give the vocabulary of a {kind} tokenizer")
+        raise UserError(f"tokenizer.path: {files[0]} lacks {', '.join(missing)}; add them or give a {kind} vocabulary")
     if config.vocab_size not in (None, len(vocab)):
         raise UserError(f"tokenizer.vocab_size={config.vocab_size} but {files[0]} has {len(vocab)} entries; leave tokenizer.vocab_size out")
     try:

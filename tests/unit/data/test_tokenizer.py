@@ -1,0 +1,137 @@
+import json
+
+import pytest
+from transformers import AutoTokenizer, BertTokenizerFast, GPT2TokenizerFast
+
+from pretrain.config.schema import TokenizerConfig
+from pretrain.data.tokenizer import build_tokenizer, load_tokenizer, save_tokenizer, special_tokens, tokenizer_kind
+from pretrain.errors import UserError
+from tests.unit.data.corpora import english
+
+TEXT = english(100)
+SAMPLES = ["The river.", "A Čáslav windowpane [MASK] 東京 £5 don't", "  listen\n\n to   it\t", "<|endoftext|> again", "", "garden evening"]
+
+
+def texts():
+    return iter(TEXT.split("\n\n"))
+
+
+def built(kind, **settings):
+    return build_tokenizer(TokenizerConfig(**settings), kind, texts)
+
+
+@pytest.mark.parametrize("lowercase", [True, False])
+def test_a_trained_wordpiece_is_read_alike_by_transformers(tmp_path, lowercase):
+    tokenizer = built("wordpiece", vocab_size=200, lowercase=lowercase)
+    save_tokenizer(tokenizer, tmp_path / "t", lowercase)
+    auto = AutoTokenizer.from_pretrained(tmp_path / "t", local_files_only=True)
+    bert = BertTokenizerFast(vocab=str(tmp_path / "t" / "vocab.txt"), do_lower_case=lowercase)
+    loaded = load_tokenizer(tmp_path / "t")
+    for text in [*SAMPLES, *texts()]:
+        assert tokenizer.encode(text).ids == loaded.encode(text).ids == auto(text)["input_ids"] == bert(text)["input_ids"]
+    pair = auto("one", "two")
+    assert (loaded.encode("one", "two").ids, loaded.encode("one", "two").type_ids) == (pair["input_ids"], pair["token_type_ids"])
+    assert [auto.pad_token_id, auto.unk_token_id, auto.cls_token_id, auto.sep_token_id, auto.mask_token_id] == [0, 1, 2, 3, 4]
+    assert special_tokens(loaded).ids() == [0, 1, 2, 3, 4]
+    assert auto.decode(loaded.encode("the river", add_special_tokens=False).ids) == "the river"
+    assert loaded.decode(loaded.encode("the river").ids) == "the river"
+
+
+def test_a_trained_bpe_is_read_alike_by_transformers(tmp_path):
+    tokenizer = built("bpe", vocab_size=350)
+    save_tokenizer(tokenizer, tmp_path / "t", lowercase=True)
+    auto = AutoTokenizer.from_pretrained(tmp_path / "t", local_files_only=True)
+    gpt2 = GPT2TokenizerFast(vocab=str(tmp_path / "t" / "vocab.json"), merges=str(tmp_path / "t" / "merges.txt"))
+    loaded = load_tokenizer(tmp_path / "t")
+    for text in [*SAMPLES, *texts()]:
+        ids = loaded.encode(text).ids
+        assert tokenizer.encode(text).ids == ids == auto(text)["input_ids"] == gpt2(text)["input_ids"]
+        assert loaded.decode(ids, skip_special_tokens=False) == auto.decode(ids) == text
+    assert auto.eos_token_id == special_tokens(loaded).eot == loaded.token_to_id("<|endoftext|>")
+    assert special_tokens(loaded).ids() == [special_tokens(loaded).eot]
+
+
+@pytest.mark.parametrize("kind, vocab_size", [("wordpiece", 150), ("bpe", 350)])
+def test_training_gives_the_size_asked_for_and_the_same_ids_every_time(kind, vocab_size):
+    first = built(kind, vocab_size=vocab_size)
+    assert first.get_vocab_size() == vocab_size
+    for _ in range(3):
+        assert built(kind, vocab_size=vocab_size).to_str() == first.to_str()
+
+
+@pytest.mark.parametrize("kind", ["wordpiece", "bpe"])
+def test_a_size_below_the_alphabet_is_refused_with_the_least_that_fits(kind):
+    with pytest.raises(UserError, match="give [0-9]+ or more") as caught:
+        built(kind, vocab_size=20)
+    least = int(str(caught.value).split("give ")[1].split(" ")[0])
+    assert built(kind, vocab_size=least).get_vocab_size() == least
+    with pytest.raises(UserError, match=f"give {least} or more"):
+        built(kind, vocab_size=least - 1)
+
+
+def write_bpe(folder, vocab_name="vocab.json", merges_name="merges.txt", **extra):
+    folder.mkdir(exist_ok=True)
+    vocab = {token: index for index, token in enumerate(["<|endoftext|>", "a", "b", "ab", "abab"])}
+    (folder / vocab_name).write_text(json.dumps(vocab | extra))
+    (folder / merges_name).write_text("#version: 0.2\na b\nab ab\n")
+
+
+@pytest.mark.parametrize("names", [("vocab.json", "merges.txt"), ("encoder.json", "vocab.bpe")])
+def test_bpe_files_are_found_by_folder_or_by_name(tmp_path, names):
+    write_bpe(tmp_path, *names)
+    write_bpe(tmp_path, *(f"gpt2-{name}" for name in names))
+    for path in (tmp_path, tmp_path / names[0], tmp_path / f"gpt2-{names[0]}"):
+        tokenizer = built("bpe", path=str(path), vocab_size=5)
+        assert tokenizer.encode("ababab").ids == [4, 3]
+
+
+def write_wordpiece(path, *tokens):
+    path.write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "river", "##s", *tokens]) + "\n")
+    return path
+
+
+def test_a_vocab_txt_is_read(tmp_path):
+    path = write_wordpiece(tmp_path / "vocab.txt")
+    for given in (path, tmp_path):
+        assert built("wordpiece", path=str(given)).encode("Rivers stone").ids == [2, 5, 6, 1, 3]
+
+
+def test_vocabularies_that_do_not_fit(tmp_path):
+    wordpiece = write_wordpiece(tmp_path / "vocab.txt")
+    write_bpe(tmp_path / "bpe")
+    (tmp_path / "few.txt").write_text("[PAD]\n[UNK]\nriver\n")
+    (tmp_path / "twice.txt").write_text("[PAD]\nriver\nriver\n")
+    (tmp_path / "latin.txt").write_bytes(b"caf\xe9\n")
+    write_bpe(tmp_path / "gap", extra=77)
+    write_bpe(tmp_path / "plain")
+    (tmp_path / "plain" / "vocab.json").write_text('{"a": 0, "b": 1}')
+    write_bpe(tmp_path / "unknown")
+    (tmp_path / "unknown" / "merges.txt").write_text("a z\n")
+    write_bpe(tmp_path / "three")
+    (tmp_path / "three" / "merges.txt").write_text("a b c\n")
+    write_bpe(tmp_path / "alone")
+    (tmp_path / "alone" / "merges.txt").unlink()
+    for kind, name, message in (
+        ("wordpiece", "missing.txt", "does not exist; give a vocab.txt"),
+        ("wordpiece", "few.txt", r"lacks \[CLS\], \[SEP\], \[MASK\]; add"),
+        ("wordpiece", "twice.txt", "line 3 repeats 'river'"),
+        ("wordpiece", "latin.txt", "cannot be read as a wordpiece vocabulary"),
+        ("wordpiece", "bpe", "is not a wordpiece vocabulary; give a vocab.txt"),
+        ("bpe", wordpiece.name, "is not a bpe vocabulary; give a folder with vocab.json and merges.txt"),
+        ("bpe", "alone", "is not a bpe vocabulary"),
+        ("bpe", "gap", "does not map tokens to the ids 0, 1, 2"),
+        ("bpe", "plain", "endoftext"),
+        ("bpe", "unknown", "is not a whole bpe vocabulary"),
+        ("bpe", "three", "line 1 of merges.txt is not two tokens"),
+    ):
+        with pytest.raises(UserError, match=message) as caught:
+            built(kind, path=str(tmp_path / name))
+        assert "\n" not in str(caught.value)
+    with pytest.raises(UserError, match="tokenizer.vocab_size=9 but .* has 7 entries"):
+        built("wordpiece", path=str(wordpiece), vocab_size=9)
+
+
+def test_the_kind_follows_the_model():
+    assert [tokenizer_kind(TokenizerConfig(), family) for family in ("bert", "gpt2")] == ["wordpiece", "bpe"]
+    with pytest.raises(UserError, match="tokenizer.kind=bpe does not go with model.family=bert; give tokenizer.kind=wordpiece or auto"):
+        tokenizer_kind(TokenizerConfig(kind="bpe"), "bert")
