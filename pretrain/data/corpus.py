@@ -8,6 +8,7 @@ import glob
 import gzip
 import hashlib
 import lzma
+import os.path
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -120,7 +121,7 @@ def _files(key: str, paths: list[str]) -> tuple[Path, ...]:
     found: dict[Path, None] = {}
     for pattern in paths:
         literal = Path(pattern).expanduser()
-        matches = [literal] if literal.exists() else sorted(map(Path, glob.glob(str(literal), recursive=True)))
+        matches = [literal] if os.path.exists(literal) else sorted(map(Path, glob.glob(str(literal), recursive=True)))
         if not matches:
             wrong = "matches no file" if glob.has_magic(pattern) else "does not exist"
             raise UserError(f"{key}: {pattern} {wrong}; mend the path (relative paths start at {Path.cwd()})")

@@ -68,7 +68,7 @@ def _settings(config: Config, kind: str, train: Corpus, valid: Corpus | None) ->
     vocabulary: dict[str, Any] = {"vocab_size": tokenizer.vocab_size or PUBLISHED_VOCAB_SIZE[kind]}
     if tokenizer.path is not None:
         files = vocabulary_files.find(Path(tokenizer.path).expanduser(), kind)
-        vocabulary = {"vocab_size": tokenizer.vocab_size, "files": [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]}
+        vocabulary = {"vocab_size": tokenizer.vocab_size, "files": vocabulary_files.content_hashes(files)}
     if kind == "wordpiece":
         vocabulary["lowercase"] = tokenizer.lowercase
     held_out = {"hash": valid.content_hash()} if valid else {"fraction": config.data.validation_fraction}

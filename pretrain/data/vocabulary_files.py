@@ -1,6 +1,8 @@
 """Vocabulary files as BERT and GPT-2 were published with: found, read and checked."""
 
+import hashlib
 import json
+import os.path
 from pathlib import Path
 
 from pretrain.errors import UserError
@@ -14,12 +16,20 @@ _WANTED = {
 
 def find(path: Path, kind: str) -> tuple[Path, ...]:
     """The files behind `tokenizer.path`: (vocab.txt,) for wordpiece, (vocab.json, merges) for bpe; raises UserError."""
-    if not path.exists():
+    if not os.path.exists(path):
         raise UserError(f"tokenizer.path={path} does not exist; give {_WANTED[kind]}")
     files = _find_wordpiece(path) if kind == "wordpiece" else _find_bpe(path)
     if files is None:
         raise UserError(f"tokenizer.path={path} is not a {kind} vocabulary; give {_WANTED[kind]}")
     return files
+
+
+def content_hashes(files: tuple[Path, ...]) -> list[str]:
+    """Hexadecimal SHA-256 of each file; raises UserError for one that cannot be read."""
+    try:
+        return [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
+    except OSError as error:
+        raise UserError(f"tokenizer.path: {error.filename} cannot be read ({error.strerror}); mend its permissions") from error
 
 
 def read_wordpiece(path: Path) -> dict[str, int]:
@@ -39,7 +49,7 @@ def read_wordpiece(path: Path) -> dict[str, int]:
 def read_bpe(vocab_path: Path, merges_path: Path) -> tuple[dict[str, int], list[tuple[str, str]]]:
     """Token to id, and the merges in order of priority. Raises ValueError for what is not in that form."""
     vocab = json.loads(vocab_path.read_text(encoding="utf-8"))
-    if not isinstance(vocab, dict) or set(vocab.values()) != set(range(len(vocab))):
+    if not isinstance(vocab, dict) or sorted(map(str, vocab.values())) != sorted(map(str, range(len(vocab)))):
         raise ValueError(f"{vocab_path.name} does not map tokens to the ids 0, 1, 2, ...")
     merges = []
     for number, line in enumerate(merges_path.read_text(encoding="utf-8").split("\n"), start=1):

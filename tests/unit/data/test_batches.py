@@ -91,9 +91,6 @@ def greedy_chunk_starts(documents, max_tokens):
                     room = max_tokens
                 room -= length
                 token += length
-            if sentence % max_tokens == 0:
-                room = 0
-        room = 0
     return np.array(starts)
 
 

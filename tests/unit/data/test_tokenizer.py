@@ -103,6 +103,7 @@ def test_vocabularies_that_do_not_fit(tmp_path):
     (tmp_path / "twice.txt").write_text("[PAD]\nriver\nriver\n")
     (tmp_path / "latin.txt").write_bytes(b"caf\xe9\n")
     write_bpe(tmp_path / "gap", extra=77)
+    write_bpe(tmp_path / "lists", extra=[1])
     write_bpe(tmp_path / "plain")
     (tmp_path / "plain" / "vocab.json").write_text('{"a": 0, "b": 1}')
     write_bpe(tmp_path / "unknown")
@@ -120,6 +121,7 @@ def test_vocabularies_that_do_not_fit(tmp_path):
         ("bpe", wordpiece.name, "is not a bpe vocabulary; give a folder with vocab.json and merges.txt"),
         ("bpe", "alone", "is not a bpe vocabulary"),
         ("bpe", "gap", "does not map tokens to the ids 0, 1, 2"),
+        ("bpe", "lists", "does not map tokens to the ids 0, 1, 2"),
         ("bpe", "plain", "endoftext"),
         ("bpe", "unknown", "is not a whole bpe vocabulary"),
         ("bpe", "three", "line 1 of merges.txt is not two tokens"),
