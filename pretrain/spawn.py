@@ -1,7 +1,7 @@
 """One process per rank on this machine: start them, watch them, end them together.
 
-Ranks report over a pipe. One that fails stays, with its sockets open, until it is ended: so the others do not first fail too with
-errors about a lost peer, and only the true cause is shown.
+Ranks report over a pipe. One that fails stays, with its sockets open, until it is ended: so the others do not fail too with errors
+about a lost peer; and where they do all the same, a user's mistake is still shown alone.
 """
 
 import multiprocessing
@@ -20,16 +20,18 @@ from pretrain.errors import UserError
 
 STOPPED_ON_REQUEST = 85
 _ORDERLY = (0, STOPPED_ON_REQUEST)
+_SETTLING_SECONDS = 1.0  # for the others' reports after a failure
 _GRACE_SECONDS = 5.0  # for one that is ended
 _LEAVING_SECONDS = 60.0  # for one that has finished
 
 
 @dataclass(frozen=True)
 class _Report:
-    """How a rank ended: its exit code and, after the user's mistake, the message."""
+    """How a rank ended: its exit code and, after the user's mistake, the message or, after a fault, the traceback."""
 
     code: int
     user_error: str | None = None
+    fault: str | None = None
 
 
 @dataclass
@@ -77,16 +79,34 @@ def run_ranks(entry: Callable[..., int], arguments: tuple, environments: list[Ma
 
 
 def _watch(ranks: list[_Rank]) -> int:
-    while True:
+    while all(rank.report is None or rank.finished for rank in ranks):
         running = [rank for rank in ranks if rank.report is None]
-        failed = next((rank.report for rank in ranks if rank.report and not rank.finished), None)
-        if failed and failed.user_error:
-            raise UserError(failed.user_error)
-        if failed or not running:
-            return failed.code if failed else max(rank.report.code for rank in ranks if rank.report)
-        wait([rank.reports for rank in running] + [rank.process.sentinel for rank in running])
-        for rank in running:
-            rank.collect()
+        if not running:
+            return max(rank.report.code for rank in ranks if rank.report)
+        _collect(running)
+    return _explain(ranks)
+
+
+def _explain(ranks: list[_Rank]) -> int:
+    """After the first failure: hear what the other ranks have to say about it, then show the cause, and only that."""
+    first = next(rank.report for rank in ranks if rank.report and not rank.finished)
+    deadline = time.monotonic() + _SETTLING_SECONDS
+    while (running := [rank for rank in ranks if rank.report is None]) and time.monotonic() < deadline:
+        _collect(running, deadline - time.monotonic())
+    reports = {number: rank.report for number, rank in enumerate(ranks) if rank.report}
+    for report in reports.values():
+        if report.user_error:
+            raise UserError(report.user_error)
+    for number, report in reports.items():
+        if report.fault:
+            print(f"rank {number} failed:\n{report.fault}", file=sys.stderr, end="", flush=True)
+    return first.code
+
+
+def _collect(running: list[_Rank], seconds: float | None = None) -> None:
+    wait([rank.reports for rank in running] + [rank.process.sentinel for rank in running], seconds)
+    for rank in running:
+        rank.collect()
 
 
 def _end(ranks: list[_Rank]) -> None:
@@ -117,8 +137,7 @@ def _rank_main(entry: Callable[..., int], arguments: tuple, environment: dict[st
     except SystemExit as leaving:
         report = _Report(leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None))
     except BaseException:
-        print(f"rank {environment.get('RANK')} failed:\n{traceback.format_exc()}", file=sys.stderr, end="", flush=True)
-        report = _Report(1)
+        report = _Report(1, fault=traceback.format_exc())
     reports.send(report)
     if report.code not in _ORDERLY:
         threading.Event().wait(_GRACE_SECONDS)

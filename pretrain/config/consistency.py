@@ -92,8 +92,7 @@ def _flat(parts: dict[str, dict]) -> Iterator[tuple[str, object]]:
             yield from ((f"{part}.{name}", value) for name, value in values.items())
 
 
-def differences(old: Config, new: Config) -> list[str]:
-    """What `new` changes of the mathematics of `old`, as `train.num_steps: 400 -> 50`."""
-    before, after = mathematical_settings(old), mathematical_settings(new)
-    keys = list(dict.fromkeys([*before, *after]))
-    return [f"{key}: {before.get(key, 'none')} -> {after.get(key, 'none')}" for key in keys if before.get(key) != after.get(key)]
+def differences(old: dict[str, object], new: dict[str, object]) -> list[str]:
+    """What differs between two runs' `mathematical_settings`, as `train.num_steps: 400 -> 50`."""
+    keys = dict.fromkeys([*old, *new])
+    return [f"{key}: {old.get(key, 'none')} -> {new.get(key, 'none')}" for key in keys if old.get(key) != new.get(key)]

@@ -26,6 +26,13 @@ def user_error_on_rank_1(folder: Path) -> int:
     return _others_wait(folder, UserError("the vocabulary does not fit"))
 
 
+def user_error_on_rank_0_seen_by_rank_1_as_a_lost_peer(folder: Path) -> int:
+    if os.environ["RANK"] == "1":
+        raise ConnectionError("closed by peer")
+    time.sleep(0.3)
+    raise UserError("the settings differ")
+
+
 def fault_on_rank_1(folder: Path) -> int:
     return _others_wait(folder, ZeroDivisionError("a fault"))
 

@@ -54,6 +54,18 @@ def test_a_user_error_in_one_rank_is_raised_once_and_ends_the_others(tmp_path: P
     assert (tmp_path / "rank0").exists() and not alive(tmp_path)
 
 
+def test_a_user_error_is_shown_alone_though_another_rank_failed_first(tmp_path: Path, capfd: pytest.CaptureFixture[str]):
+    with pytest.raises(UserError, match="^the settings differ$"):
+        run_ranks(rank_entries.user_error_on_rank_0_seen_by_rank_1_as_a_lost_peer, (tmp_path,), TWO_RANKS)
+    assert capfd.readouterr().err == ""
+
+
+def test_the_traceback_of_a_fault_is_shown_once(tmp_path: Path, capfd: pytest.CaptureFixture[str]):
+    run_ranks(rank_entries.fault_on_rank_1, (tmp_path,), TWO_RANKS)
+    errors = capfd.readouterr().err
+    assert errors.startswith("rank 1 failed:\nTraceback") and errors.count("ZeroDivisionError: a fault") == 1
+
+
 @pytest.mark.parametrize(("entry", "code"), [(rank_entries.fault_on_rank_1, 1), (rank_entries.killed_on_rank_1, 128 + signal.SIGKILL)])
 def test_a_fault_in_one_rank_ends_the_others_with_its_code(tmp_path: Path, entry, code: int):
     assert run_ranks(entry, (tmp_path,), TWO_RANKS) == code
