@@ -8,6 +8,7 @@ the parameters, checks the mapping against the model's weights, and from then on
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import torch
@@ -15,8 +16,9 @@ import torch.distributed as dist
 from torch import Tensor
 
 from came import layouts, lockstep
+from came.interval import Interval
 from came.layouts import Layout, Shard
-from came.rules import Rule
+from came.rules import Kind, Rule
 from came.state import StateViews, allocate, views
 
 logger = logging.getLogger("came")
@@ -108,9 +110,10 @@ class ShardedOptimizer(torch.optim.Optimizer):
         return self._places[key]
 
     def _log_layout(self, layout: Layout) -> None:
-        params = [param for params in self._params for param in params if param.requires_grad]
-        factored = sum(len(getattr(param, "ds_shape", param.shape)) >= 2 for param in params)
-        logger.info("%s: %s, %d of %d parameters factored", self.rule.name, layout.name, factored, len(params))
+        shapes = [getattr(param, "ds_shape", param.shape) for params in self._params for param in params if param.requires_grad]
+        kinds = [self.rule.state(Interval.whole(shape)).values() for shape in shapes if prod(shape)]
+        factored = sum(Kind.ROW in found for found in kinds)
+        logger.info("%s: %s, %d of %d parameters factored", self.rule.name, layout.name, factored, len(kinds))
 
     # The step -----------------------------------------------------------------------------------------------------------------
 
@@ -156,7 +159,8 @@ class ShardedOptimizer(torch.optim.Optimizer):
 
 def _is_initialisation(place: Place) -> bool:
     """DeepSpeed's stage 0 in bf16 and fp16 calls `step()` once while it is being built, with zero gradients: not an update."""
-    return not place.layout.partitioned and place.shards[0].param is not place.handed and not place.handed.grad.any()
+    copies = not place.layout.partitioned and all(shard.param is not place.handed for shard in place.shards)
+    return copies and not place.handed.grad.any()
 
 
 def _scratch_gradient(place: Place) -> Tensor:

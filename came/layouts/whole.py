@@ -20,7 +20,7 @@ class Whole:
         return list(group_params)
 
     def locate(self, handed: Tensor, group_params: Sequence[Tensor], params: Sequence[Tensor]) -> list[Shard]:
-        return [Shard(handed, Interval.whole(handed.shape), 0, None)]
+        return [Shard(handed, Interval.whole(handed.shape), 0, None)] if handed.numel() else []
 
     def model_weights(self, shard: Shard) -> Tensor:
         return shard.param.detach().reshape(-1)
@@ -36,7 +36,7 @@ class WholeCopies(Whole):
 
     def locate(self, handed: Tensor, group_params: Sequence[Tensor], params: Sequence[Tensor]) -> list[Shard]:
         param = next(mine for copy, mine in zip(group_params, _trainable(params), strict=True) if copy is handed)
-        return [Shard(param, Interval.whole(param.shape), 0, None)]
+        return [Shard(param, Interval.whole(param.shape), 0, None)] if handed.numel() else []
 
     def push_masters(self, engine_optimizer: Any) -> None:
         for copies, params in zip(engine_optimizer.fp32_groups, engine_optimizer.fp16_groups, strict=True):

@@ -75,9 +75,9 @@ def draw_gradients(step: int, micro_step: int, rank: int) -> list[Tensor]:
     ]
 
 
-def make_probe() -> LinearProbe:
+def make_probe(probe: type[LinearProbe] = LinearProbe) -> LinearProbe:
     torch.manual_seed(0)
-    return LinearProbe()
+    return probe()
 
 
 def probe_config(cell: Cell, world_size: int) -> tuple[Config, BatchPlan]:
@@ -88,8 +88,8 @@ def probe_config(cell: Cell, world_size: int) -> tuple[Config, BatchPlan]:
     return config, BatchPlan(train.global_batch_size, 1, world_size)
 
 
-def start(cell: Cell) -> Engine:
-    model = make_probe()
+def start(cell: Cell, probe: type[LinearProbe] = LinearProbe) -> Engine:
+    model = make_probe(probe)
     optimizer = OPTIMIZERS[cell.optimizer][0](model.parameters(), **HYPER)
     return Engine(model, optimizer, *probe_config(cell, distributed.world_size()))
 

@@ -1,0 +1,86 @@
+"""Masters and state by parameter name: what one layout saved, another loads to the bit, and training goes on as if nothing had been."""
+
+import itertools
+from pathlib import Path
+
+import pytest
+import torch
+
+from came import checkpoint
+from tests.distributed.probe import Cell, assemble, errors, local_masters, make_probe, reference_masters, start, train
+from tests.distributed.ranks import run_on_ranks
+
+SAVED = {name: Cell(name, 2, "fp32", 1, steps=10) for name in ("came", "adamw")}
+HALF, WHOLE = 10, 20
+
+
+def save(folder: str) -> dict:
+    """Ten steps at stage 2, saved, then ten more without interruption."""
+    results = {}
+    for name, cell in SAVED.items():
+        engine = start(cell)
+        train(engine, cell)
+        checkpoint.save(engine.optimizer, engine.names, Path(folder, name))
+        saved = local_masters(engine)
+        train(engine, Cell(name, 2, "fp32", 1, steps=WHOLE), first_step=HALF)
+        results[name] = (saved, local_masters(engine))
+        engine.destroy()
+    return results
+
+
+def load_and_go_on(folder: str, stages: tuple[int, ...]) -> dict:
+    results = {}
+    for (name, cell), stage in itertools.product(SAVED.items(), stages):
+        engine = start(Cell(name, stage, "fp32", 1, steps=WHOLE))
+        checkpoint.load(engine.optimizer, engine.names, Path(folder, name))
+        engine.push_masters()
+        loaded = local_masters(engine)
+        train(engine, Cell(name, stage, "fp32", 1, steps=WHOLE), first_step=HALF)
+        results[name, stage] = (loaded, local_masters(engine))
+        engine.destroy()
+    return results
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> str:
+    return str(tmp_path_factory.mktemp("checkpoints"))
+
+
+@pytest.fixture(scope="module")
+def saved(folder: str) -> list[dict]:
+    return run_on_ranks(2, save, folder)
+
+
+@pytest.fixture(scope="module")
+def resumed(folder: str, saved: list[dict]) -> list[dict]:
+    return run_on_ranks(2, load_and_go_on, folder, (0, 1, 2, 3))
+
+
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+@pytest.mark.parametrize("name", SAVED)
+def test_loading_restores_every_bit_at_any_stage(saved: list[dict], resumed: list[dict], name: str, stage: int) -> None:
+    wanted = assemble([found[name][0] for found in saved])
+    found = assemble([found[name, stage][0] for found in resumed])
+    assert all(torch.equal(left, right) for left, right in zip(found, wanted, strict=True))
+
+
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+@pytest.mark.parametrize("name", SAVED)
+def test_the_continuation_is_the_uninterrupted_run(saved: list[dict], resumed: list[dict], name: str, stage: int) -> None:
+    wanted = assemble([found[name][1] for found in saved])
+    found = assemble([found[name, stage][1] for found in resumed])
+    if stage == SAVED[name].stage:
+        assert all(torch.equal(left, right) for left, right in zip(found, wanted, strict=True))
+    initial, _, _ = reference_masters(SAVED[name], 2)
+    weight, update = errors(found, wanted, initial)
+    assert weight <= 5e-7 and update <= 1e-5
+
+
+@pytest.mark.parametrize("name", SAVED)
+def test_masters_can_be_read_alone(folder: str, saved: list[dict], name: str) -> None:
+    masters = checkpoint.load_masters(Path(folder, name))
+    wanted = assemble([found[name][0] for found in saved])
+    names = [name for name, _ in make_probe().named_parameters()]
+    assert sorted(masters) == sorted(names)
+    for parameter, right in zip(names, wanted, strict=True):
+        assert torch.equal(masters[parameter], right.flatten())
