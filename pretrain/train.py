@@ -34,18 +34,17 @@ DIVERGED = 1
 def train(config: Config, prepared_folder: Path) -> int:
     """Train, evaluate and export one run, as one of its ranks; returns the exit code. Every rank calls it."""
     distributed.init(config.launch.timeout_seconds)
-    try:
-        prepared, folder = open_prepared(prepared_folder), RunFolder.of(config)
-        beginning = distributed.on_main(lambda: folder.begin(config, prepared.fingerprint))
-        if beginning.finished:
-            code, news = 0, f"the run in {folder.path} is already finished\n"
-        else:
-            code, news = Trainer(config, prepared, folder).run(beginning.checkpoint, beginning.resumed), ""
-        if code == 0 and distributed.is_main():
-            print(news + summarise(folder))
-        return code
-    finally:
-        distributed.shut_down()
+    prepared, folder = open_prepared(prepared_folder), RunFolder.of(config)
+    beginning = distributed.on_main(lambda: folder.begin(config, prepared.fingerprint))
+    if beginning.finished:
+        code, news = 0, f"the run in {folder.path} is already finished\n"
+    else:
+        code, news = Trainer(config, prepared, folder).run(beginning.checkpoint, beginning.resumed), ""
+    if code == 0 and distributed.is_main():
+        print(news + summarise(folder))
+    # Not after an exception: a rank that closes its connections makes the others fail too, and hides what went wrong first.
+    distributed.shut_down()
+    return code
 
 
 class Trainer:
