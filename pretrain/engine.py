@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import pydantic
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -24,6 +25,7 @@ from pretrain import distributed
 from pretrain.batch_plan import BatchPlan
 from pretrain.config.schema import Config
 from pretrain.engine_settings import deepspeed_config, harness_owns_the_step
+from pretrain.errors import UserError
 from pretrain.model.objective import Batch, PretrainingModel, Sums, combine
 
 
@@ -51,8 +53,12 @@ class Engine:
         self.optimizer, self.config, self.plan = optimizer, config, plan
         self.device = distributed.device()
         self.names = {param: name for name, param in model.named_parameters()}
-        with contextlib.redirect_stdout(io.StringIO()):  # its memory notes
-            self._engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=deepspeed_config(config, plan))
+        try:
+            with contextlib.redirect_stdout(io.StringIO()):  # its memory notes
+                self._engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=deepspeed_config(config, plan))
+        except pydantic.ValidationError as error:  # only the user's own keys can be wrong
+            first = error.errors()[0]
+            raise UserError(f"zero.extra.{'.'.join(map(str, first['loc']))}={first['input']} is not valid: {first['msg']}") from error
         self._model = model
         self.gradient_bytes = 0
         """Bytes of the gradient pieces that this rank held at the last step."""

@@ -106,9 +106,11 @@ class ModelConfig:
     """Rows of the position embedding: the longest sequence the model can ever see."""
     dropout: float = 0.1
     """Every dropout of the model at once: hidden, attention and embedding."""
+    initializer_range: float = 0.02
+    """Standard deviation of the initial weights; the published 0.02 suits widths from 768 on, much narrower models want more."""
 
     def __post_init__(self) -> None:
-        _require_positive("model", self, "num_layers", "hidden_size", "num_heads", "max_positions")
+        _require_positive("model", self, "num_layers", "hidden_size", "num_heads", "max_positions", "initializer_range")
         _require_fraction("model", self, "dropout")
         _require(self.hidden_size % self.num_heads == 0, "model.hidden_size", self.hidden_size, f"a multiple of model.num_heads={self.num_heads}")
 

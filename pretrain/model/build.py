@@ -63,6 +63,7 @@ def _transformers_config(model: ModelConfig, vocabulary: Vocabulary):
             max_position_embeddings=model.max_positions,
             hidden_dropout_prob=model.dropout,
             attention_probs_dropout_prob=model.dropout,
+            initializer_range=model.initializer_range,
             pad_token_id=vocabulary.pad_id,
             attn_implementation="sdpa",
         )
@@ -75,6 +76,7 @@ def _transformers_config(model: ModelConfig, vocabulary: Vocabulary):
         resid_pdrop=model.dropout,
         embd_pdrop=model.dropout,
         attn_pdrop=model.dropout,
+        initializer_range=model.initializer_range,
         bos_token_id=vocabulary.end_of_text_id,
         eos_token_id=vocabulary.end_of_text_id,
         use_cache=False,
