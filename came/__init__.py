@@ -4,19 +4,16 @@
 reading at `came/rules/came.py`, then `came/interval.py` and `came/lockstep.py`.
 """
 
+import importlib
 from typing import Any
 
 __all__ = ["AdamW", "CAME", "LayoutError"]
 
+_HOMES = {"AdamW": "came.rules.adamw", "CAME": "came.rules.came", "LayoutError": "came.layouts"}
+
 
 def __getattr__(name: str) -> Any:
     """Importing `came` costs nothing: torch comes with the first name that needs it (PEP 562)."""
-    if name in ("AdamW", "CAME"):
-        from came import optimizers
-
-        return getattr(optimizers, name)
-    if name == "LayoutError":
-        from came.layouts import LayoutError
-
-        return LayoutError
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)

@@ -75,6 +75,17 @@ class ShardedOptimizer(torch.optim.Optimizer):
         group[_ORIGIN] = len(self._params)
         self._params.append(list(group["params"]))
 
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """As torch's, but float32 state stays float32: torch casts it to the parameter's dtype, and an average with decay 0.9999 that
+        is kept in bfloat16 never moves again."""
+        super().load_state_dict(state_dict)
+        indices = [index for group in state_dict["param_groups"] for index in group["params"]]
+        params = [param for group in self.param_groups for param in group["params"]]
+        for index, param in zip(indices, params, strict=True):
+            for name, value in state_dict["state"].get(index, {}).items():
+                device = value.device if name == "step" else param.device
+                self.state[param][name] = value.detach().to(device=device, dtype=torch.float32, copy=True)
+
     # Where things are ---------------------------------------------------------------------------------------------------------
 
     def places(self) -> Iterator[Place]:
@@ -106,14 +117,16 @@ class ShardedOptimizer(torch.optim.Optimizer):
             layouts.verify(layout, handed, place.shards)
             self._places[key] = place
             if first:
-                self._log_layout(layout)
+                logger.info(self.describe())
         return self._places[key]
 
-    def _log_layout(self, layout: Layout) -> None:
+    def describe(self) -> str:
+        """The layout that was found and how many parameters are factored, in one line."""
+        layout = next(iter(self._places.values())).layout
         shapes = [getattr(param, "ds_shape", param.shape) for params in self._params for param in params if param.requires_grad]
         kinds = [self.rule.state(Interval.whole(shape)).values() for shape in shapes if prod(shape)]
         factored = sum(Kind.ROW in found for found in kinds)
-        logger.info("%s: %s, %d of %d parameters factored", self.rule.name, layout.name, factored, len(kinds))
+        return f"{self.rule.name}: {layout.name}, {factored} of {len(kinds)} parameters factored"
 
     # The step -----------------------------------------------------------------------------------------------------------------
 
@@ -135,7 +148,7 @@ class ShardedOptimizer(torch.optim.Optimizer):
                 if handed.grad is None:
                     continue
                 place = self._place(handed, group)
-                if _is_initialisation(place) and not self.state[handed]:
+                if not self.state[handed] and _is_initialisation(place):
                     continue
                 all_views = self.state_views(place)
                 if "step" in self.state[handed]:

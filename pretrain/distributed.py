@@ -84,17 +84,19 @@ def broadcast_object(value: Any) -> Any:
 
 
 def on_main(function: Callable[[], T]) -> T:
-    """Call `function` on rank 0 and return its result on every rank; its UserError is raised on every rank."""
-    outcome: tuple[str, Any] = ("", None)
+    """Call `function` on rank 0 and return its result on every rank; what it raises is raised on every rank."""
+    result, failure = None, None
     if is_main():
         try:
-            outcome = ("result", function())
-        except UserError as error:
-            outcome = ("error", str(error))
-    kind, value = broadcast_object(outcome)
-    if kind == "error":
-        raise UserError(value)
-    return value
+            result = function()
+        except Exception as error:
+            failure = error if isinstance(error, UserError) else RuntimeError(f"on rank 0: {error!r}")
+            broadcast_object((None, failure))
+            raise
+    result, failure = broadcast_object((result, failure))
+    if failure is not None:
+        raise failure
+    return result
 
 
 def _reduce(values: dict[str, float], op: Any) -> dict[str, float]:

@@ -15,7 +15,6 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import pydantic
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -56,9 +55,11 @@ class Engine:
         try:
             with contextlib.redirect_stdout(io.StringIO()):  # its memory notes
                 self._engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=deepspeed_config(config, plan))
-        except pydantic.ValidationError as error:  # only the user's own keys can be wrong
-            first = error.errors()[0]
-            raise UserError(f"zero.extra.{'.'.join(map(str, first['loc']))}={first['input']} is not valid: {first['msg']}") from error
+        except ValueError as error:
+            if not config.zero.extra:
+                raise
+            reason = " ".join(str(error).split("For further information")[0].split())  # the rest of DeepSpeed's settings are ours
+            raise UserError(f"DeepSpeed does not take zero.extra={dict(config.zero.extra)}: {reason}") from error
         self._model = model
         self.gradient_bytes = 0
         """Bytes of the gradient pieces that this rank held at the last step."""
@@ -77,7 +78,13 @@ class Engine:
     def set_loss_scale(self, scale: float) -> None:
         """Restore fp16's dynamic loss scale from a checkpoint."""
         if self.config.train.precision == "fp16":
-            self._engine.optimizer.loss_scaler.cur_scale = scale
+            self._loss_scaler.cur_scale = scale
+
+    @property
+    def _loss_scaler(self):
+        """fp16 only: what holds the dynamic loss scale, at stages 1-3 and at stage 0."""
+        inner = self._engine.optimizer
+        return inner.loss_scaler if hasattr(inner, "loss_scaler") else inner.loss_scale_config
 
     # One optimizer step -------------------------------------------------------------------------------------------------------
 
@@ -127,7 +134,7 @@ class Engine:
         applied, grad_norm = self._checked_step(norms) if self._owns_the_step else self._deepspeed_step()
         if applied:
             return StepResult(True, grad_norm)
-        searching = self.config.train.precision == "fp16" and scale_before > self._engine.optimizer.loss_scaler.min_scale
+        searching = self.config.train.precision == "fp16" and scale_before > self._loss_scaler.min_scale
         return StepResult(False, grad_norm, self._first_bad([name for name, _ in named], norms), searching)
 
     def _deepspeed_step(self) -> tuple[bool, float]:

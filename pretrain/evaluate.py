@@ -8,9 +8,9 @@ from pretrain import distributed
 from pretrain.config.schema import Config
 from pretrain.data.batches import Batches
 from pretrain.data.loader import evaluation_batches
+from pretrain.data.masking import IGNORED_LABEL
 from pretrain.data.prepared import Prepared, unigram_log_probs
 from pretrain.engine import Engine
-from pretrain.model.objective import IGNORED
 
 
 def evaluate(engine: Engine, batches: Batches, config: Config) -> dict[str, float]:
@@ -41,7 +41,7 @@ def scores(totals: dict[str, float]) -> dict[str, float]:
         "loss": mlm,
         "mlm_loss": mlm,
         "mlm_accuracy": totals["mlm_correct"] / totals["mlm_count"],
-        "mask_token_loss": totals["mask_token_loss"] / totals["mask_token_count"],
+        "mask_token_loss": totals["mask_token_loss"] / totals["mask_token_count"] if totals["mask_token_count"] else math.nan,
     }
     if "nsp" in totals:
         found["loss"] += totals["nsp"] / totals["nsp_count"]
@@ -58,8 +58,8 @@ def unigram_loss(prepared: Prepared, batches: Batches, config: Config) -> float:
         if "labels" in batch:
             targets = batch["labels"].numpy()
         else:
-            targets = np.where(batch["replaced_by_mask"].numpy(), batch["masked_labels"].numpy(), IGNORED)
-        targets = targets[targets != IGNORED]
+            targets = np.where(batch["replaced_by_mask"].numpy(), batch["masked_labels"].numpy(), IGNORED_LABEL)
+        targets = targets[targets != IGNORED_LABEL]
         total -= float(log_probs[targets].sum())
         count += targets.size
-    return total / max(count, 1)
+    return total / count if count else math.nan

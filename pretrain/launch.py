@@ -11,7 +11,9 @@ from pretrain.batch_plan import BatchPlan
 from pretrain.config.consistency import check_runnable
 from pretrain.config.schema import Config
 from pretrain.errors import UserError
+from pretrain.run_folder import RunFolder
 from pretrain.spawn import run_ranks
+from pretrain.summary import summarise
 
 _GPU_DEVICE_FILES = ("/dev/nvidiactl", "/dev/nvidia0", "/dev/kfd", "/dev/dxg")
 _RENDEZVOUS = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
@@ -39,7 +41,12 @@ def launch(config: Config) -> int:
         return 0
     _check_devices(config, world)
     check_runnable(config, on_gpu=world.num_gpus > 0)
-    _check_run_folder(Path(config.run.dir).expanduser() / config.run.name)
+    folder = RunFolder.of(config)
+    _check_run_folder(folder.path)
+    if folder.inspect(config).finished:
+        if os.environ.get("RANK", "0") == "0":
+            print(f"the run in {folder.path} is already finished\n{summarise(folder)}")
+        return 0
     if world.num_gpus == 0:
         os.environ.update(_cpu_environment(world))
     from pretrain.data.prepare import prepare

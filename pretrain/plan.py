@@ -9,6 +9,7 @@ from pretrain.batch_plan import BatchPlan
 from pretrain.config.schema import Config
 from pretrain.engine_settings import COMMUNICATION_DTYPE, gradient_dtype
 from pretrain.model.build import Vocabulary
+from pretrain.schedule import warmup_steps
 
 GIB = 2**30
 
@@ -55,7 +56,7 @@ def make_plan(config: Config, world_size: int, vocabulary: Vocabulary, samples_p
     import torch
 
     from came.memory import state_bytes
-    from came.optimizers import AdamW
+    from came.rules.adamw import AdamW
     from pretrain.model.build import build_model
     from pretrain.optim import build_optimizer, parameter_groups
 
@@ -74,7 +75,7 @@ def make_plan(config: Config, world_size: int, vocabulary: Vocabulary, samples_p
         optimizer=rule.name,
         learning_rate=config.optimizer.lr,
         schedule=config.schedule.kind,
-        warmup_steps=round(config.schedule.warmup_ratio * train.num_steps),
+        warmup_steps=warmup_steps(config.schedule, train.num_steps),
         ranks=world_size,
         zero_stage=stage,
         micro_batch_size=batch.micro_batch_size,

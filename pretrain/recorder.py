@@ -55,7 +55,7 @@ class Recorder:
         elif kind == "eval":
             self._say(f"step {step}/{self._num_steps}: validation {shown}")
         elif kind == "skip":
-            self._say(f"step {step + 1} skipped: the gradient of {line['parameter']} is not finite")
+            self._say(f"step {step} skipped: the gradient of {line['parameter']} is not finite")
 
     def say(self, text: str) -> None:
         """A line for the user alone."""

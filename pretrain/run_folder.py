@@ -16,8 +16,8 @@ class Beginning:
 
     checkpoint: Path | None
     """The newest checkpoint, to go on from; None: from step 0."""
-    resumed: bool
-    """The folder already held this run, with or without a checkpoint."""
+    begun: bool
+    """The run's metrics have a beginning, with or without a checkpoint."""
     finished: bool
     """The run has already reached its end."""
 
@@ -52,40 +52,49 @@ class RunFolder:
         return self.checkpoints / f"step_{step:08d}"
 
     def latest_checkpoint(self) -> Path | None:
-        """What `latest` names, or None before the first checkpoint."""
+        """What `latest` names, or None before the first checkpoint. Raises UserError where that is not there."""
         latest = self.checkpoints / "latest"
-        return self.checkpoints / latest.read_text().strip() if latest.exists() else None
+        if not latest.exists():
+            return None
+        named = self.checkpoints / (latest.read_text(errors="replace").strip() or "nothing")
+        if not (named / ".metadata").exists():
+            whole = sorted(path.parent.name for path in self.checkpoints.glob("step_*/.metadata") if path.parent.suffix != ".tmp")
+            mend = f"write {whole[-1]} into {latest}" if whole else f"delete {self.path} to begin again"
+            raise UserError(f"{latest} names {named.name}, which is not a whole checkpoint; {mend}")
+        return named
 
-    def begin(self, config: Config, data_fingerprint: str) -> Beginning:
-        """Open the folder for `config`: write its config.yaml, or check that the run in it is this one.
+    def inspect(self, config: Config, data_fingerprint: str | None = None) -> Beginning:
+        """What `config` finds here; changes nothing. The data are compared where their fingerprint is given.
 
         Raises UserError where the folder holds another run, or where `run.resume` does not allow what is found.
         """
-        checkpoint = self.latest_checkpoint()
         if not self.config.exists():
             if config.run.resume == "must":
                 raise UserError(f"run.resume=must, but {self.path} holds no run; give the run's own run.name, or leave run.resume out")
-            self.path.mkdir(parents=True, exist_ok=True)
-            self._write_config(config)
+            if self.metrics.exists() or self.checkpoints.exists():
+                raise UserError(f"{self.path} holds a run without its config.yaml; give another run.name, or put the file back")
             return Beginning(None, False, False)
         if config.run.resume == "never":
             raise UserError(f"run.resume=never, but {self.path} already holds a run; give another run.name, or delete the folder")
+        checkpoint, lines = self.latest_checkpoint(), read_metrics(self.metrics)
         if config.run.resume == "must" and checkpoint is None:
             raise UserError(f"run.resume=must, but the run in {self.path} has no checkpoint yet; leave run.resume out to begin again")
-        lines = read_metrics(self.metrics)
-        self._refuse_another_run(config, data_fingerprint, (last(lines, "start") or {}).get("data_fingerprint", data_fingerprint))
-        self._write_config(config)
-        return Beginning(checkpoint, True, last(lines, "end") is not None)
+        start, end = last(lines, "start"), last(lines, "end")
+        old_fingerprint = start["data_fingerprint"] if start else None
+        self._refuse_another_run(config, data_differ=None not in (data_fingerprint, old_fingerprint) and data_fingerprint != old_fingerprint)
+        return Beginning(checkpoint, start is not None, end is not None and not end.get("diverged"))
 
-    def _refuse_another_run(self, config: Config, data_fingerprint: str, old_fingerprint: str) -> None:
-        old = from_yaml(self.config.read_text(encoding="utf-8"))
-        changed = differences(mathematical_settings(old), mathematical_settings(config))
-        if data_fingerprint != old_fingerprint:
-            changed.append("the prepared data")
-        if changed:
-            raise UserError(f"the run in {self.path} was made with other settings ({'; '.join(changed)}); give another run.name, or the old settings")
-
-    def _write_config(self, config: Config) -> None:
+    def claim(self, config: Config) -> None:
+        """Make the folder this run's: nothing is written before everything that could refuse the run has been tried."""
+        self.path.mkdir(parents=True, exist_ok=True)
         temporary = self.config.with_suffix(".tmp")
         temporary.write_text(to_yaml(config), encoding="utf-8")
         temporary.replace(self.config)
+
+    def _refuse_another_run(self, config: Config, data_differ: bool) -> None:
+        old = from_yaml(self.config.read_text(encoding="utf-8", errors="replace"))
+        changed = differences(mathematical_settings(old), mathematical_settings(config))
+        if data_differ:
+            changed.append("the prepared data")
+        if changed:
+            raise UserError(f"the run in {self.path} was made with other settings ({'; '.join(changed)}); give another run.name, or the old settings")

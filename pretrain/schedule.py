@@ -5,16 +5,21 @@ import math
 from pretrain.config.schema import ScheduleConfig
 
 
+def warmup_steps(schedule: ScheduleConfig, num_steps: int) -> int:
+    """Updates spent rising to the peak."""
+    return round(schedule.warmup_ratio * num_steps)
+
+
 def learning_rate(schedule: ScheduleConfig, peak: float, step: int, num_steps: int) -> float:
     """The rate of update number `step`, counted from 0 over applied updates only.
 
     Of w warm-up updates the first takes peak / w and the last the peak. Decay ends at `min_lr_ratio * peak` where the run ends, just
     past the last update, so that no update is spent on a rate of 0.
     """
-    warmup_steps = round(schedule.warmup_ratio * num_steps)
-    if step < warmup_steps:
-        return peak * (step + 1) / warmup_steps
-    progress = 1.0 if step >= num_steps else (step - warmup_steps) / (num_steps - warmup_steps)
+    rising = warmup_steps(schedule, num_steps)
+    if step < rising:
+        return peak * (step + 1) / rising
+    progress = 1.0 if step >= num_steps else (step - rising) / (num_steps - rising)
     return peak * (schedule.min_lr_ratio + (1 - schedule.min_lr_ratio) * _remaining(schedule.kind, progress))
 
 

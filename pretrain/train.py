@@ -2,6 +2,8 @@
 
 import hashlib
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -22,7 +24,7 @@ from pretrain.model.flops import flops_per_sample, peak_flops_per_second
 from pretrain.optim import build_optimizer
 from pretrain.plan import make_plan
 from pretrain.recorder import Recorder
-from pretrain.run_folder import RunFolder
+from pretrain.run_folder import Beginning, RunFolder
 from pretrain.schedule import learning_rate
 from pretrain.stopwatch import Stopwatch
 from pretrain.summary import summarise
@@ -35,13 +37,10 @@ def train(config: Config, prepared_folder: Path) -> int:
     """Train, evaluate and export one run, as one of its ranks; returns the exit code. Every rank calls it."""
     distributed.init(config.launch.timeout_seconds)
     prepared, folder = open_prepared(prepared_folder), RunFolder.of(config)
-    beginning = distributed.on_main(lambda: folder.begin(config, prepared.fingerprint))
-    if beginning.finished:
-        code, news = 0, f"the run in {folder.path} is already finished\n"
-    else:
-        code, news = Trainer(config, prepared, folder).run(beginning.checkpoint, beginning.resumed), ""
+    beginning = distributed.on_main(lambda: folder.inspect(config, prepared.fingerprint))
+    code = Trainer(config, prepared, folder).run(beginning)
     if code == 0 and distributed.is_main():
-        print(news + summarise(folder))
+        print(summarise(folder))
     # Not after an exception: a rank that closes its connections makes the others fail too, and hides what went wrong first.
     distributed.shut_down()
     return code
@@ -65,13 +64,16 @@ class Trainer:
         model = build_model(config, vocabulary)
         self.engine = Engine(model, build_optimizer(config.optimizer, model), config, self.batch)
         self.progress = Progress(loss_scale=self.engine.loss_scale)
+        distributed.on_main(lambda: folder.claim(config))
         self.recorder = Recorder(config, folder, self.plan)
         self.stopwatch = Stopwatch(self.recorder.earlier_seconds)
+        self._layout_told = False
+        self._epoch = 0
 
-    def run(self, restore_from: Path | None, resumed: bool) -> int:
+    def run(self, beginning: Beginning) -> int:
         """Train to the end of the schedule; returns the exit code."""
         config, progress = self.config.train, self.progress
-        self._begin(restore_from, resumed)
+        self._begin(beginning)
         stream = windows(
             self.training,
             progress.position(config.global_batch_size),
@@ -81,6 +83,7 @@ class Trainer:
             self.batch.world_size,
         )
         skipped_in_a_row = 0
+        self._epoch = progress.position(config.global_batch_size) // self.training.num_anchors
         while progress.step < config.num_steps:
             with self.stopwatch("step"):
                 with self.stopwatch("data"):
@@ -89,7 +92,7 @@ class Trainer:
                 logged = self._is_due(config.log_every_steps, progress.step + 1) or progress.step == 0
                 lr = learning_rate(self.config.schedule, self.config.optimizer.lr, progress.step, config.num_steps)
                 loss = self.engine.accumulate(window)
-                with self.stopwatch("optimizer"):
+                with self._optimizer_time(logged):
                     result = self.engine.step(lr, observe_updates=logged)
             if not result.applied:
                 skipped_in_a_row += not result.loss_scale_search
@@ -99,12 +102,12 @@ class Trainer:
                 continue
             skipped_in_a_row = 0
             progress.step += 1
-            self.recorder.show_progress(progress.step)
+            self._tell(progress.step)
             if logged:
                 self._log(loss, lr, result)
-            if config.eval_every_steps and progress.step % config.eval_every_steps == 0 and progress.step < config.num_steps:
+            if self._is_due(config.eval_every_steps, progress.step):
                 self._evaluate()
-            if config.checkpoint_every_steps and progress.step % config.checkpoint_every_steps == 0 and progress.step < config.num_steps:
+            if self._is_due(config.checkpoint_every_steps, progress.step):
                 self._save()
         stream.close()
         self._finish()
@@ -112,11 +115,11 @@ class Trainer:
 
     # Beginning and end --------------------------------------------------------------------------------------------------------
 
-    def _begin(self, restore_from: Path | None, resumed: bool) -> None:
+    def _begin(self, beginning: Beginning) -> None:
         self.recorder.show_plan(self.plan)
-        if restore_from is not None:
-            vars(self.progress).update(vars(checkpoint.restore(self.engine, restore_from)))
-        if resumed:
+        if beginning.checkpoint is not None:
+            vars(self.progress).update(vars(checkpoint.restore(self.engine, beginning.checkpoint)))
+        if beginning.begun:
             self.recorder.record("resume", self.progress.step, skipped_steps=self.progress.skipped_steps, ranks=self.batch.world_size)
             self.recorder.say(f"going on from step {self.progress.step} of the run in {self.folder.path}")
         else:
@@ -124,10 +127,9 @@ class Trainer:
             self.recorder.record("start", 0, unigram_loss=unigram, data_fingerprint=self.prepared.fingerprint, plan=self.plan.as_dict())
 
     def _finish(self) -> None:
-        self._evaluate()
-        path = self._save()
-        if self.config.run.export and distributed.is_main():
-            export(self.config, self.prepared, path, self.folder.export)
+        if self.config.run.export:
+            final = self.folder.checkpoint(self.progress.step)
+            distributed.on_main(lambda: export(self.config, self.prepared, final, self.folder.export))
         self._record("end")
         self.recorder.close()
 
@@ -145,7 +147,30 @@ class Trainer:
     # In the middle ------------------------------------------------------------------------------------------------------------
 
     def _is_due(self, every: int, step: int) -> bool:
-        return step % every == 0 or step == self.config.train.num_steps
+        """Whether `step` is one in `every` (0: never) or the last."""
+        return (every > 0 and step % every == 0) or step == self.config.train.num_steps
+
+    def _tell(self, step: int) -> None:
+        """The bar, the layout that CAME found, and a word when the data begin anew."""
+        self.recorder.show_progress(step)
+        if not self._layout_told:
+            self._layout_told = True
+            self.recorder.say(self.engine.optimizer.describe())
+        epoch = self.progress.position(self.batch.global_batch_size) // self.training.num_anchors
+        if epoch != self._epoch:
+            self._epoch = epoch
+            self.recorder.say(f"step {step}: epoch {epoch + 1} begins")
+
+    @contextmanager
+    def _optimizer_time(self, logged: bool) -> Iterator[None]:
+        """Time the optimizer in the steps that are logged: on a GPU the clock can begin only when the gradients are there."""
+        if not logged:
+            yield
+            return
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        with self.stopwatch("optimizer"):
+            yield
 
     def _seed_dropout(self) -> None:
         """Dropout follows from (seed, position, rank), so that a resumed run draws what the uninterrupted one would have."""
@@ -174,20 +199,19 @@ class Trainer:
     def _evaluate(self) -> None:
         self._record("eval", **evaluate(self.engine, self.validation, self.config))
 
-    def _save(self) -> Path:
+    def _save(self) -> None:
         path = checkpoint.save(self.engine, self.folder, self.progress)
         self._record("checkpoint", path=str(path.relative_to(self.folder.path)))
-        return path
 
     def _skip(self, result: StepResult) -> None:
         self.progress.skipped_steps += 1
-        self._record("skip", parameter=result.bad_parameter, loss_scale=self.engine.loss_scale)
+        self._record("skip", step=self.progress.step + 1, parameter=result.bad_parameter, loss_scale=self.engine.loss_scale)
 
-    def _record(self, kind: str, **values: object) -> None:
+    def _record(self, kind: str, step: int | None = None, **values: object) -> None:
         samples = self.progress.position(self.batch.global_batch_size)
         self.recorder.record(
             kind,
-            self.progress.step,
+            self.progress.step if step is None else step,
             samples=samples,
             tokens=samples * self.config.data.max_seq_length,
             wall_seconds=self.stopwatch.wall_seconds,

@@ -6,7 +6,9 @@ from torch import Tensor
 
 from came.interval import Interval
 from came.lockstep import Coroutine
+from came.optimizer import ShardedOptimizer
 from came.rules import Kind, Rule, StateSpec, step_with_decay
+from came.rules.checks import check, check_common
 
 
 def update(interval: Interval, param: Tensor, grad: Tensor, state: dict[str, Tensor], hyper: dict[str, Any]) -> Coroutine:
@@ -30,3 +32,19 @@ def state(interval: Interval) -> StateSpec:
 
 
 RULE = Rule("AdamW", update, state)
+
+
+class AdamW(ShardedOptimizer):
+    """AdamW (Loshchilov and Hutter, "Decoupled Weight Decay Regularization", ICLR 2019), the measure of the others.
+
+    Same mathematics as `torch.optim.AdamW`, with the same arguments and errors as `CAME`.
+    """
+
+    rule = RULE
+
+    def __init__(
+        self, params: Any, lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8, weight_decay: float = 1e-2
+    ) -> None:
+        check_common(lr, betas, weight_decay)
+        check("eps", eps, eps > 0, "above 0")
+        super().__init__(params, dict(lr=lr, betas=betas, eps=eps, weight_decay=weight_decay))

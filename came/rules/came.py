@@ -10,7 +10,9 @@ from torch import Tensor
 
 from came.interval import Interval
 from came.lockstep import Coroutine, Sum
+from came.optimizer import ShardedOptimizer
 from came.rules import Kind, Rule, StateSpec, step_with_decay
+from came.rules.checks import check, check_common
 
 
 def update(interval: Interval, param: Tensor, grad: Tensor, state: dict[str, Tensor], hyper: dict[str, Any]) -> Coroutine:
@@ -74,3 +76,41 @@ def state(interval: Interval) -> StateSpec:
 
 
 RULE = Rule("CAME", update, state)
+
+
+class CAME(ShardedOptimizer):
+    """CAME (Luo et al., "CAME: Confidence-guided Adaptive Memory Efficient Optimization", ACL 2023, Algorithm 2).
+
+    Momentum for every element, row and column factors for everything else: about half of AdamW's state. An ordinary optimizer for
+    any model; given to `deepspeed.initialize` it is the same algorithm under ZeRO stages 0-3.
+
+    Args:
+        params: parameters or parameter groups.
+        lr: learning rate; the paper advises 0.5 to 0.9 times AdamW's.
+        eps: added to the squared gradient and to the squared residual.
+        clip_threshold: largest RMS of one parameter's update before momentum.
+        betas: decay of the momentum, of the second moment and of the confidence.
+        weight_decay: decoupled weight decay.
+
+    Raises:
+        ValueError: a hyper-parameter is out of its range.
+        came.layouts.LayoutError: at the first step, where the parameters are sharded in a way that cannot be located.
+    """
+
+    rule = RULE
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float = 2e-4,
+        eps: tuple[float, float] = (1e-30, 1e-16),
+        clip_threshold: float = 1.0,
+        betas: tuple[float, float, float] = (0.9, 0.999, 0.9999),
+        weight_decay: float = 0.0,
+    ) -> None:
+        check_common(lr, betas, weight_decay)
+        for index, value in enumerate(eps, start=1):
+            check(f"eps{index}", value, value > 0, "above 0")
+        check("clip_threshold", clip_threshold, clip_threshold > 0, "above 0")
+        defaults = dict(lr=lr, eps=eps, clip_threshold=clip_threshold, betas=betas, weight_decay=weight_decay)
+        super().__init__(params, defaults)

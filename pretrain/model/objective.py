@@ -11,8 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-IGNORED = -100
-"""Label of a position that is no target."""
+from pretrain.data.masking import IGNORED_LABEL as IGNORED
 
 Batch = dict[str, Tensor]
 Sums = dict[str, Tensor]

@@ -28,14 +28,14 @@ def save(folder: str) -> dict:
     return results
 
 
-def load_and_go_on(folder: str, stages: tuple[int, ...]) -> dict:
+def load_and_go_on(folder: str, stages: tuple[int, ...], last_step: int = WHOLE) -> dict:
     results = {}
-    for (name, cell), stage in itertools.product(SAVED.items(), stages):
-        engine = start(Cell(name, stage, "fp32", 1, steps=WHOLE))
+    for name, stage in itertools.product(SAVED, stages):
+        engine = start(Cell(name, stage, "fp32", 1, steps=last_step))
         checkpoint.load(engine.optimizer, engine.names, Path(folder, name))
         engine.push_masters()
         loaded = local_masters(engine)
-        train(engine, Cell(name, stage, "fp32", 1, steps=WHOLE), first_step=HALF)
+        train(engine, Cell(name, stage, "fp32", 1, steps=last_step), first_step=HALF)
         results[name, stage] = (loaded, local_masters(engine))
         engine.destroy()
     return results
@@ -56,11 +56,18 @@ def resumed(folder: str, saved: list[dict]) -> list[dict]:
     return run_on_ranks(2, load_and_go_on, folder, (0, 1, 2, 3))
 
 
+@pytest.fixture(scope="module")
+def loaded(folder: str, saved: list[dict], resumed: list[dict]) -> dict[int, list[dict]]:
+    others = {ranks: run_on_ranks(ranks, load_and_go_on, folder, (0, 1, 2, 3), HALF) for ranks in (1, 3)}
+    return {2: resumed, **others}
+
+
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])
+@pytest.mark.parametrize("ranks", [1, 2, 3])
 @pytest.mark.parametrize("name", SAVED)
-def test_loading_restores_every_bit_at_any_stage(saved: list[dict], resumed: list[dict], name: str, stage: int) -> None:
+def test_loading_restores_every_bit_at_any_stage_and_number_of_ranks(saved: list[dict], loaded: dict, name: str, ranks: int, stage: int) -> None:
     wanted = assemble([found[name][0] for found in saved])
-    found = assemble([found[name, stage][0] for found in resumed])
+    found = assemble([found[name, stage][0] for found in loaded[ranks]])
     assert all(torch.equal(left, right) for left, right in zip(found, wanted, strict=True))
 
 

@@ -121,6 +121,27 @@ def test_update_rms_is_that_of_all_directions_before_the_learning_rate() -> None
     assert came.update_rms() == pytest.approx(float(moved.square().mean().sqrt()), rel=1e-5)
 
 
+@pytest.mark.parametrize("optimizer", [CAME, AdamW])
+def test_loading_a_state_keeps_it_float32_and_goes_on_to_the_bit(optimizer) -> None:
+    """torch casts loaded state to the dtype of the parameters: in bfloat16 an average with decay 0.9999 never moves again."""
+    params, others = parameters(torch.bfloat16), parameters(torch.bfloat16)
+    first, second = optimizer(params), optimizer(others)
+    set_gradients(params, 1)
+    first.step()
+    second.load_state_dict(first.state_dict())
+    with torch.no_grad():
+        for mine, theirs in zip(others, params, strict=True):
+            mine.copy_(theirs)
+    for made, values in ((first, params), (second, others)):
+        set_gradients(values, 2)
+        made.step()
+    assert all(torch.equal(left, right) for left, right in zip(params, others, strict=True))
+    for left, right in zip(params, others, strict=True):
+        assert first.state[left].keys() == second.state[right].keys()
+        for name, value in first.state[left].items():
+            assert value.dtype == second.state[right][name].dtype == torch.float32 and torch.equal(value, second.state[right][name])
+
+
 def test_the_layout_is_logged_at_the_first_step(caplog) -> None:
     params = parameters()
     set_gradients(params, 1)

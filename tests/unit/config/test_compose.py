@@ -119,7 +119,7 @@ class TestUserFolder:
 
     def test_its_experiments_build_on_ours(self, folder: Path):
         config = compose(["experiment=mine"], str(folder))
-        assert (config.run.name, config.model.hidden_size, config.tokenizer.vocab_size) == ("mine", 512, 4096)
+        assert (config.run.name, config.model.hidden_size, config.tokenizer.vocab_size) == ("mine", 512, 192)
 
     def test_it_is_forgotten_by_the_next_call(self, folder: Path):
         compose(["experiment=mine"], str(folder))

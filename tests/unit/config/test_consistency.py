@@ -10,12 +10,12 @@ from pretrain.errors import UserError
 
 CONFLICTS = {
     "objective=clm": "objective=clm does not train model=bert_tiny; give objective=mlm or objective=mlm_nsp",
-    "model=gpt2_tiny": "objective=mlm_nsp does not train model=gpt2_tiny; give objective=clm",
+    "model=gpt2_tiny objective=mlm_nsp": "objective=mlm_nsp does not train model=gpt2_tiny; give objective=clm",
     "tokenizer.kind=bpe": "give tokenizer.kind=wordpiece",
     "model=gpt2_tiny objective=clm tokenizer.kind=wordpiece": "give tokenizer.kind=bpe",
     "data.max_seq_length=513": "data.max_seq_length=513 is more than model.max_positions=512; give 512 or less",
-    "objective.max_predictions=62": "more than the 61 tokens that data.max_seq_length=64 leaves",
-    "objective=mlm objective.max_predictions=63": "more than the 62 tokens",
+    "objective=mlm_nsp data.max_seq_length=64 objective.max_predictions=62": "more than the 61 tokens that data.max_seq_length=64 leaves",
+    "objective=mlm data.max_seq_length=64 objective.max_predictions=63": "more than the 62 tokens",
     "zero=stage0 train.precision=bf16": "give zero.stage=1, which also works on one rank",
     "zero.stage=0 train.precision=fp16": "give zero.stage=1",
     "zero.extra.stage=3": "zero.extra.stage is set by the harness.*use zero.stage",
@@ -36,8 +36,8 @@ def test_a_conflict_is_refused_with_the_mend(overrides: str):
     "overrides",
     [
         "data.max_seq_length=512",
-        "objective.max_predictions=61",
-        "objective=mlm objective.max_predictions=62",
+        "objective=mlm_nsp data.max_seq_length=64 objective.max_predictions=61",
+        "objective=mlm data.max_seq_length=64 objective.max_predictions=62",
         "model=gpt2_tiny objective=clm tokenizer.kind=bpe data.max_seq_length=1024",
         "zero=stage0 train.precision=bf16 train.grad_accum_dtype=model",
         "zero=stage1 train.precision=bf16",
@@ -79,10 +79,8 @@ def changes(old: Config, new: Config) -> list[str]:
 
 
 def test_differences_read_as_old_and_new():
-    assert changes(compose([]), compose(["train.num_steps=50", "data.max_seq_length=32"])) == [
-        "train.num_steps: 400 -> 50",
-        "data.max_seq_length: 64 -> 32",
-    ]
+    old, new = (compose([f"train.num_steps={steps}", f"data.max_seq_length={length}"]) for steps, length in [(400, 64), (50, 32)])
+    assert changes(old, new) == ["train.num_steps: 400 -> 50", "data.max_seq_length: 64 -> 32"]
 
 
 def test_another_optimizer_differs_in_the_settings_of_both():
@@ -104,8 +102,8 @@ def test_layout_and_rhythm_leave_the_mathematics_alone():
 
 @pytest.mark.parametrize(
     "override",
-    ["run.seed=1", "train.precision=bf16", "train.grad_accum_dtype=model", "model.dropout=0", "optimizer.eps1=1e-29", "schedule.warmup_ratio=0.2",
-     "objective.mask_probability=0.2", "tokenizer.lowercase=false", "data.validation_fraction=0.1", "train.grad_clip=1"],
+    ["run.seed=1", "train.precision=bf16", "train.grad_accum_dtype=model", "model.dropout=0.3", "optimizer.eps1=1e-29", "schedule.warmup_ratio=0.2",
+     "objective.mask_probability=0.2", "tokenizer.lowercase=false", "data.validation_fraction=0.3", "train.grad_clip=1"],
 )  # fmt: skip
 def test_everything_else_counts(override: str):
     (line,) = changes(compose([]), compose([override]))

@@ -1,0 +1,92 @@
+"""What a command finds in a run's folder, and what it leaves alone."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from pretrain.config.compose import compose
+from pretrain.config.schema import Config
+from pretrain.errors import UserError
+from pretrain.run_folder import RunFolder
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    return compose([f"run.dir={tmp_path}", "run.name=it"])
+
+
+@pytest.fixture
+def folder(config: Config) -> RunFolder:
+    return RunFolder.of(config)
+
+
+def write(folder: RunFolder, *lines: dict) -> None:
+    folder.metrics.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def add_checkpoint(folder: RunFolder, step: int) -> None:
+    folder.checkpoint(step).mkdir(parents=True)
+    (folder.checkpoint(step) / ".metadata").touch()
+    (folder.checkpoints / "latest").write_text(folder.checkpoint(step).name)
+
+
+START = {"kind": "start", "step": 0, "data_fingerprint": "abc"}
+
+
+def test_looking_changes_nothing(config: Config, folder: RunFolder) -> None:
+    found = folder.inspect(config)
+    assert (found.checkpoint, found.begun, found.finished) == (None, False, False)
+    assert not folder.path.exists()
+
+
+def test_a_run_that_never_started_begins_from_the_beginning(config: Config, folder: RunFolder) -> None:
+    folder.claim(config)
+    assert folder.inspect(config, "abc").begun is False
+
+
+def test_a_checkpoint_is_gone_on_from(config: Config, folder: RunFolder) -> None:
+    folder.claim(config)
+    write(folder, START)
+    add_checkpoint(folder, 20)
+    add_checkpoint(folder, 40)
+    found = folder.inspect(config, "abc")
+    assert (found.checkpoint, found.begun, found.finished) == (folder.checkpoint(40), True, False)
+
+
+@pytest.mark.parametrize(("end", "finished"), [({}, True), ({"diverged": True}, False)])
+def test_a_run_that_diverged_is_not_finished(config: Config, folder: RunFolder, end: dict, finished: bool) -> None:
+    folder.claim(config)
+    write(folder, START, {"kind": "end", "step": 40, **end})
+    assert folder.inspect(config, "abc").finished is finished
+
+
+def test_other_data_are_refused(config: Config, folder: RunFolder) -> None:
+    folder.claim(config)
+    write(folder, START)
+    with pytest.raises(UserError, match="the prepared data"):
+        folder.inspect(config, "def")
+
+
+def test_a_folder_without_its_config_is_not_written_over(config: Config, folder: RunFolder) -> None:
+    folder.path.mkdir()
+    write(folder, START)
+    with pytest.raises(UserError, match="without its config.yaml"):
+        folder.inspect(config)
+
+
+@pytest.mark.parametrize("name", ["", "step_00000099"])
+def test_a_latest_that_names_nothing_is_one_line_with_the_mend(config: Config, folder: RunFolder, name: str) -> None:
+    folder.claim(config)
+    write(folder, START)
+    add_checkpoint(folder, 20)
+    (folder.checkpoints / "latest").write_text(name)
+    with pytest.raises(UserError, match="not a whole checkpoint; write step_00000020 into"):
+        folder.inspect(config)
+
+
+def test_a_config_of_another_kind_is_one_line(config: Config, folder: RunFolder) -> None:
+    folder.claim(config)
+    folder.config.write_bytes(b"\xff\xfe nothing of ours")
+    with pytest.raises(UserError, match="config.yaml"):
+        folder.inspect(config)
