@@ -37,22 +37,10 @@ def save(engine: Engine, folder: RunFolder, progress: Progress) -> Path:
     """Write a checkpoint; a collective call. It appears under its name only when it is whole and on disk."""
     final = folder.checkpoint(progress.step)
     temporary = final.with_suffix(".tmp")
-    if distributed.is_main():
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-    distributed.barrier()
+    distributed.on_main(lambda: _make_empty(temporary))
     progress.loss_scale = engine.loss_scale
     came_checkpoint.save(engine.optimizer, engine.names, temporary)
-    if distributed.is_main():
-        _write_durably(temporary / PROGRESS, json.dumps(asdict(progress)))
-        shutil.rmtree(final, ignore_errors=True)
-        temporary.rename(final)
-        _flush(folder.checkpoints)
-        pointer = folder.checkpoints / "latest.tmp"
-        _write_durably(pointer, final.name)
-        pointer.replace(folder.checkpoints / "latest")
-        _flush(folder.checkpoints)
-    distributed.barrier()
+    distributed.on_main(lambda: _publish(temporary, final, progress))
     return final
 
 
@@ -63,6 +51,23 @@ def restore(engine: Engine, checkpoint: Path) -> Progress:
     progress = Progress(**json.loads((checkpoint / PROGRESS).read_text()))
     engine.set_loss_scale(progress.loss_scale)
     return progress
+
+
+def _make_empty(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+
+
+def _publish(temporary: Path, final: Path, progress: Progress) -> None:
+    """Give a written checkpoint its name, then let `latest` name it."""
+    _write_durably(temporary / PROGRESS, json.dumps(asdict(progress)))
+    shutil.rmtree(final, ignore_errors=True)  # never the one that `latest` names: a run does not save a step twice
+    temporary.rename(final)
+    _flush(final.parent)
+    pointer = final.parent / "latest.tmp"
+    _write_durably(pointer, final.name)
+    pointer.replace(final.parent / "latest")
+    _flush(final.parent)
 
 
 def _write_durably(path: Path, text: str) -> None:

@@ -95,12 +95,14 @@ def make_plan(config: Config, world_size: int, vocabulary: Vocabulary, samples_p
 
 
 def print_plan(config: Config, world_size: int) -> None:
-    """The plan of a dry run, with the vocabulary that the tokenizer is asked for."""
-    from pretrain.data.tokenizer import PUBLISHED_VOCAB_SIZE, tokenizer_kind
+    """The plan of a dry run, with the vocabulary of the tokenizer's files or else the one that it would be trained to."""
+    from pretrain.data.tokenizer import PUBLISHED_VOCAB_SIZE, build_tokenizer, tokenizer_kind
 
     kind = tokenizer_kind(config.tokenizer, config.model.family)
-    vocabulary = Vocabulary(config.tokenizer.vocab_size or PUBLISHED_VOCAB_SIZE[kind])
-    print(render(make_plan(config, world_size, vocabulary)))
+    size = config.tokenizer.vocab_size or PUBLISHED_VOCAB_SIZE[kind]
+    if config.tokenizer.path is not None:
+        size = build_tokenizer(config.tokenizer, kind, lambda: iter(())).get_vocab_size()
+    print(render(make_plan(config, world_size, Vocabulary(size))))
 
 
 def render(plan: Plan) -> str:

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from pretrain.config.consistency import differences, mathematical_settings
 from pretrain.config.schema import Config
 from pretrain.config.serialise import from_yaml, to_yaml
@@ -90,6 +92,16 @@ class RunFolder:
         temporary = self.config.with_suffix(".tmp")
         temporary.write_text(to_yaml(config), encoding="utf-8")
         temporary.replace(self.config)
+
+    def lock(self) -> FileLock:
+        """Held, as long as it is kept, by the one process that may write here. Raises UserError where another holds it."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.path / ".lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout as held:
+            raise UserError(f"the run in {self.path} is being trained by another process; wait for it, or give another run.name") from held
+        return lock
 
     def _refuse_another_run(self, config: Config, data_differ: bool) -> None:
         old = from_yaml(self.config.read_text(encoding="utf-8", errors="replace"))

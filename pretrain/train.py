@@ -64,7 +64,7 @@ class Trainer:
         model = build_model(config, vocabulary)
         self.engine = Engine(model, build_optimizer(config.optimizer, model), config, self.batch)
         self.progress = Progress(loss_scale=self.engine.loss_scale)
-        distributed.on_main(lambda: folder.claim(config))
+        distributed.on_main(self._claim_folder)
         self.recorder = Recorder(config, folder, self.plan)
         self.stopwatch = Stopwatch(self.recorder.earlier_seconds)
         self._layout_told = False
@@ -112,6 +112,10 @@ class Trainer:
         stream.close()
         self._finish()
         return 0
+
+    def _claim_folder(self) -> None:
+        self._lock = self.folder.lock()  # until this process ends
+        self.folder.claim(self.config)
 
     # Beginning and end --------------------------------------------------------------------------------------------------------
 

@@ -27,6 +27,13 @@ def test_sharding_divides_the_state() -> None:
     assert sizes[0] / sizes[1] > 40  # not 64: each rank keeps the row and column factors of the matrices it has a part of
 
 
+def test_a_dry_run_takes_the_size_of_the_vocabulary_it_is_given(run_pretrain) -> None:
+    tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"word{number}" for number in range(120))]
+    (run_pretrain.folder / "vocab.txt").write_text("\n".join(tokens))
+    done = run_pretrain("run.dry_run=true", "tokenizer.path=vocab.txt", "tokenizer.vocab_size=null")
+    assert done.returncode == 0 and "vocabulary 128," in done.stdout, done.stderr
+
+
 def test_a_dry_run_prints_it_and_writes_nothing(run_pretrain) -> None:
     done = run_pretrain("+experiment=bert_32k", "run.dry_run=true", "launch.num_processes=8")
     assert done.returncode == 0, done.stderr

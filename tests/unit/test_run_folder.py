@@ -1,6 +1,8 @@
 """What a command finds in a run's folder, and what it leaves alone."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -66,6 +68,15 @@ def test_other_data_are_refused(config: Config, folder: RunFolder) -> None:
     write(folder, START)
     with pytest.raises(UserError, match="the prepared data"):
         folder.inspect(config, "def")
+
+
+def test_two_processes_do_not_write_one_run(folder: RunFolder) -> None:
+    code = f"from pathlib import Path; from pretrain.run_folder import RunFolder; RunFolder(Path({str(folder.path)!r})).lock()"
+    held = folder.lock()
+    other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "is being trained by another process" in other.stderr
+    held.release()
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
 def test_a_folder_without_its_config_is_not_written_over(config: Config, folder: RunFolder) -> None:
