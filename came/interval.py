@@ -136,4 +136,3 @@ def overlap(start: int, stop: int, other_start: int, other_stop: int) -> tuple[i
     """The common part of two half-open ranges; `(x, x)` where they have none."""
     low = max(start, other_start)
     return low, max(low, min(stop, other_stop))
-

@@ -183,4 +183,3 @@ def _scratch_gradient(place: Place) -> Tensor:
         raise RuntimeError("sparse gradients are not supported; build the embedding with sparse=False")
     flat = grad.reshape(-1).float()
     return flat.clone() if flat.data_ptr() == grad.data_ptr() and not place.layout.partitioned else flat
-

@@ -5,13 +5,12 @@ else that a run needs to go on: everything random follows from the seed and the 
 """
 
 import json
-import os
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from came import checkpoint as came_checkpoint
-from pretrain import distributed
+from pretrain import distributed, durable
 from pretrain.engine import Engine
 from pretrain.run_folder import RunFolder
 
@@ -60,27 +59,11 @@ def _make_empty(folder: Path) -> None:
 
 def _publish(temporary: Path, final: Path, progress: Progress) -> None:
     """Give a written checkpoint its name, then let `latest` name it."""
-    _write_durably(temporary / PROGRESS, json.dumps(asdict(progress)))
+    durable.write(temporary / PROGRESS, json.dumps(asdict(progress)))
     shutil.rmtree(final, ignore_errors=True)  # never the one that `latest` names: a run does not save a step twice
     temporary.rename(final)
-    _flush(final.parent)
+    durable.flush(final.parent)
     pointer = final.parent / "latest.tmp"
-    _write_durably(pointer, final.name)
+    durable.write(pointer, final.name)
     pointer.replace(final.parent / "latest")
-    _flush(final.parent)
-
-
-def _write_durably(path: Path, text: str) -> None:
-    with path.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _flush(folder: Path) -> None:
-    """Make renames in the folder survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    durable.flush(final.parent)

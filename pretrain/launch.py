@@ -69,7 +69,9 @@ def find_world(config: Config) -> World:
     if all(name in os.environ for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR")):
         missing = [name for name in _RENDEZVOUS if name not in os.environ]
         if missing:
-            raise UserError(f"RANK, WORLD_SIZE and MASTER_ADDR are set but not {' and '.join(missing)}; set all of them (torchrun does), or none")
+            raise UserError(
+                f"RANK, WORLD_SIZE and MASTER_ADDR are set but not {' and '.join(missing)}; set all of them (torchrun does), or none"
+            )
         size = int(os.environ["WORLD_SIZE"])
         if asked not in (None, size):
             raise UserError(f"launch.num_processes={asked} but the launcher started WORLD_SIZE={size}; leave launch.num_processes out")
@@ -93,7 +95,9 @@ def _cores() -> int:
 
 def _check_devices(config: Config, world: World) -> None:
     if not world.joined and 0 < world.num_gpus < world.size:
-        raise UserError(f"launch.num_processes={world.size} but this machine has {world.num_gpus} GPUs, one per rank; give {world.num_gpus} or less")
+        raise UserError(
+            f"launch.num_processes={world.size} but this machine has {world.num_gpus} GPUs, one per rank; give {world.num_gpus} or less"
+        )
 
 
 def _check_run_folder(folder: Path) -> None:

@@ -83,7 +83,9 @@ class RunFolder:
             raise UserError(f"run.resume=must, but the run in {self.path} has no checkpoint yet; leave run.resume out to begin again")
         start, end = last(lines, "start"), last(lines, "end")
         old_fingerprint = start["data_fingerprint"] if start else None
-        self._refuse_another_run(config, data_differ=None not in (data_fingerprint, old_fingerprint) and data_fingerprint != old_fingerprint)
+        self._refuse_another_run(
+            config, data_differ=None not in (data_fingerprint, old_fingerprint) and data_fingerprint != old_fingerprint
+        )
         return Beginning(checkpoint, start is not None, end is not None and not end.get("diverged"))
 
     def claim(self, config: Config) -> None:
@@ -109,4 +111,6 @@ class RunFolder:
         if data_differ:
             changed.append("the prepared data")
         if changed:
-            raise UserError(f"the run in {self.path} was made with other settings ({'; '.join(changed)}); give another run.name, or the old settings")
+            raise UserError(
+                f"the run in {self.path} was made with other settings ({'; '.join(changed)}); give another run.name, or the old settings"
+            )

@@ -111,7 +111,9 @@ def _collect(running: list[_Rank], seconds: float | None = None) -> None:
 
 def _end(ranks: list[_Rank]) -> None:
     """Let those that finished leave, end the rest, and return when all are gone."""
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}  # a second one must leave no orphans
+    before = {
+        number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)
+    }  # a second one must leave no orphans
     begun = time.monotonic()
     for rank in ranks:
         if not rank.finished:

@@ -13,14 +13,22 @@ def main(folder: str, rows: str = "12") -> None:
     lines = read_metrics(Path(folder) / "metrics.jsonl")
     start = last(lines, "start")
     plan = start["plan"]
-    print(f"{plan['model']} ({plan['parameters']:,} parameters), {plan['objective']}, {plan['optimizer']} lr {plan['learning_rate']:g}, ", end="")
-    print(f"{plan['ranks']} ranks, ZeRO stage {plan['zero_stage']}, {plan['weights_dtype']}, global batch {plan['global_batch_size']:,} ", end="")
+    print(
+        f"{plan['model']} ({plan['parameters']:,} parameters), {plan['objective']}, {plan['optimizer']} lr {plan['learning_rate']:g}, ",
+        end="",
+    )
+    print(
+        f"{plan['ranks']} ranks, ZeRO stage {plan['zero_stage']}, {plan['weights_dtype']}, global batch {plan['global_batch_size']:,} ",
+        end="",
+    )
     print(f"x {plan['sequence_length']} tokens, {plan['steps']:,} steps, {plan['epochs']:.2f} epochs.\n")
     train = [line for line in lines if line["kind"] == "train"]
     every = max(1, len(train) // int(rows))
     table(train[::every] + ([train[-1]] if (len(train) - 1) % every else []), TRAIN, "training")
     table([line for line in lines if line["kind"] == "eval"], EVAL, "validation")
-    print(f"Unigram frequencies on the same targets: {start['unigram_loss']:.4f} nats. Wall time {last(lines, 'end')['wall_seconds']:.0f} s.")
+    print(
+        f"Unigram frequencies on the same targets: {start['unigram_loss']:.4f} nats. Wall time {last(lines, 'end')['wall_seconds']:.0f} s."
+    )
 
 
 def table(lines: list[dict], columns: dict[str, str], title: str) -> None:

@@ -15,7 +15,9 @@ _REPOSITORY = Path(__file__).resolve().parents[1]
 
 def pytest_configure() -> None:
     """Inherited by every process that a test starts: no GPU, one thread each, nothing sent anywhere."""
-    os.environ.update(OMP_NUM_THREADS="1", TOKENIZERS_PARALLELISM="false", WANDB_MODE="offline", HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1")
+    os.environ.update(
+        OMP_NUM_THREADS="1", TOKENIZERS_PARALLELISM="false", WANDB_MODE="offline", HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1"
+    )
     for name in _RANK_VARIABLES:
         os.environ.pop(name, None)
 

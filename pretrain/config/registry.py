@@ -37,7 +37,9 @@ def register() -> None:
 def dataclass_of(part: str, values: dict) -> type:
     """The dataclass that the plain values of one part of a config belong to."""
     if part not in SCHEMAS:
-        return {"run": schema.RunConfig, "train": schema.TrainConfig, "tokenizer": schema.TokenizerConfig, "launch": schema.LaunchConfig}[part]
+        return {"run": schema.RunConfig, "train": schema.TrainConfig, "tokenizer": schema.TokenizerConfig, "launch": schema.LaunchConfig}[
+            part
+        ]
     name = values.get(_NAMED_BY[part]) if part in _NAMED_BY else part
     return SCHEMAS[part][name]
 

@@ -55,7 +55,9 @@ class RunConfig:
     """Write the finished model in Hugging Face format to `export/` in the run folder."""
 
     def __post_init__(self) -> None:
-        _require(bool(self.name) and "/" not in self.name and self.name not in (".", ".."), "run.name", repr(self.name), "a plain folder name")
+        _require(
+            bool(self.name) and "/" not in self.name and self.name not in (".", ".."), "run.name", repr(self.name), "a plain folder name"
+        )
         _require_choice("run.resume", self.resume, ("auto", "must", "never"))
         _require(0 <= self.seed < 2**63, "run.seed", self.seed, "an integer from 0 to 2^63 - 1")
 
@@ -87,7 +89,9 @@ class TrainConfig:
     """Non-finite steps in a row after which the run stops (fp16's own loss-scale search does not count)."""
 
     def __post_init__(self) -> None:
-        _require_positive("train", self, "global_batch_size", "micro_batch_size", "num_steps", "log_every_steps", "eval_samples", "max_skipped_steps")
+        _require_positive(
+            "train", self, "global_batch_size", "micro_batch_size", "num_steps", "log_every_steps", "eval_samples", "max_skipped_steps"
+        )
         _require_not_negative("train", self, "grad_clip", "eval_every_steps", "checkpoint_every_steps")
         _require_choice("train.precision", self.precision, ("fp32", "bf16", "fp16"))
         _require_choice("train.grad_accum_dtype", self.grad_accum_dtype, ("fp32", "model"))
@@ -112,7 +116,9 @@ class ModelConfig:
     def __post_init__(self) -> None:
         _require_positive("model", self, "num_layers", "hidden_size", "num_heads", "max_positions", "initializer_range")
         _require_fraction("model", self, "dropout")
-        _require(self.hidden_size % self.num_heads == 0, "model.hidden_size", self.hidden_size, f"a multiple of model.num_heads={self.num_heads}")
+        _require(
+            self.hidden_size % self.num_heads == 0, "model.hidden_size", self.hidden_size, f"a multiple of model.num_heads={self.num_heads}"
+        )
 
 
 @dataclass
@@ -203,7 +209,9 @@ class MlmConfig(ObjectiveConfig):
 
     def __post_init__(self) -> None:
         _require(0 < self.mask_probability < 1, "objective.mask_probability", self.mask_probability, "a number between 0 and 1")
-        _require(self.max_predictions is None or self.max_predictions > 0, "objective.max_predictions", self.max_predictions, "a number above 0")
+        _require(
+            self.max_predictions is None or self.max_predictions > 0, "objective.max_predictions", self.max_predictions, "a number above 0"
+        )
 
 
 @dataclass

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import sys
 import tempfile
@@ -18,6 +17,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pretrain import durable
 from pretrain.config.schema import Config
 from pretrain.data import prepared, vocabulary_files
 from pretrain.data.corpus import Corpus, Document, open_corpora
@@ -81,9 +81,7 @@ def _settings(config: Config, kind: str, train: Corpus, valid: Corpus | None) ->
     }
 
 
-def _build(
-    config: Config, kind: str, train: Corpus, valid: Corpus | None, settings: dict[str, Any], folder: Path, progress: bool
-) -> None:
+def _build(config: Config, kind: str, train: Corpus, valid: Corpus | None, settings: dict[str, Any], folder: Path, progress: bool) -> None:
     """Make `folder`. Called with the lock held, so what lies half-made beside it belongs to a process that is dead."""
     for leftover in folder.parent.glob(f"{folder.name}.part-*"):
         shutil.rmtree(leftover, ignore_errors=True)
@@ -94,10 +92,10 @@ def _build(
         tokenizer = build_tokenizer(config.tokenizer, kind, lambda: _texts(train, progress))
         save_tokenizer(tokenizer, part / prepared.TOKENIZER_FOLDER, config.tokenizer.lowercase)
         _write_splits(config, kind, tokenizer, train, valid, settings, part, progress)
-        _flush_to_disk(part)
+        durable.flush_tree(part)
         shutil.rmtree(folder, ignore_errors=True)
         part.rename(folder)
-        _flush(folder.parent)
+        durable.flush(folder.parent)
     finally:
         shutil.rmtree(part, ignore_errors=True)
 
@@ -196,19 +194,6 @@ def _errors_of(cache: Path) -> Iterator[None]:
 
 def _no_text(key: str, corpus: Corpus) -> UserError:
     return UserError(f"{key} holds no text ({len(corpus.files)} files, {corpus.num_bytes()} bytes on disk); give files with text in them")
-
-
-def _flush_to_disk(folder: Path) -> None:
-    for path in [*folder.rglob("*"), folder]:
-        _flush(path)
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _versions() -> dict[str, str]:

@@ -1,8 +1,8 @@
 """The files of one split: token ids and where sentences and documents begin, written as a stream.
 
-    NAME.tokens            ids, uint16 where the vocabulary fits, else uint32, little-endian
-    NAME.sentence_starts   int64 [sentences + 1], offsets into the tokens
-    NAME.document_starts   int64 [documents + 1], offsets into the sentences
+NAME.tokens            ids, uint16 where the vocabulary fits, else uint32, little-endian
+NAME.sentence_starts   int64 [sentences + 1], offsets into the tokens
+NAME.document_starts   int64 [documents + 1], offsets into the sentences
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from came import AdamW, CAME
+from came import CAME, AdamW
 from came.reference import Reference, adamw_step, came_step
 from pretrain import distributed
 from pretrain.batch_plan import BatchPlan
@@ -82,7 +82,11 @@ def make_probe(probe: type[LinearProbe] = LinearProbe) -> LinearProbe:
 
 def probe_config(cell: Cell, world_size: int) -> tuple[Config, BatchPlan]:
     train = TrainConfig(
-        global_batch_size=cell.accumulation * world_size, micro_batch_size=1, num_steps=cell.steps, precision=cell.precision, grad_clip=cell.grad_clip
+        global_batch_size=cell.accumulation * world_size,
+        micro_batch_size=1,
+        num_steps=cell.steps,
+        precision=cell.precision,
+        grad_clip=cell.grad_clip,
     )
     config = Config(run=RunConfig(name="probe"), train=train, zero=ZeroConfig(stage=cell.stage))
     return config, BatchPlan(train.global_batch_size, 1, world_size)

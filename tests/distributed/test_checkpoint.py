@@ -65,7 +65,9 @@ def loaded(folder: str, saved: list[dict], resumed: list[dict]) -> dict[int, lis
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])
 @pytest.mark.parametrize("ranks", [1, 2, 3])
 @pytest.mark.parametrize("name", SAVED)
-def test_loading_restores_every_bit_at_any_stage_and_number_of_ranks(saved: list[dict], loaded: dict, name: str, ranks: int, stage: int) -> None:
+def test_loading_restores_every_bit_at_any_stage_and_number_of_ranks(
+    saved: list[dict], loaded: dict, name: str, ranks: int, stage: int
+) -> None:
     wanted = assemble([found[name][0] for found in saved])
     found = assemble([found[name, stage][0] for found in loaded[ranks]])
     assert all(torch.equal(left, right) for left, right in zip(found, wanted, strict=True))

@@ -103,7 +103,17 @@ def test_metrics_hold_what_was_promised(runs: Runs, family: str) -> None:
     ]
     train = last(lines, "train")
     assert train["samples"] == STEPS * 16 and train["tokens"] == STEPS * 16 * 32 and train["skipped_steps"] == 0
-    measured = ("loss", "lr", "grad_norm", "update_rms", "wall_seconds", "step_seconds", "data_seconds", "optimizer_seconds", "tokens_per_second")
+    measured = (
+        "loss",
+        "lr",
+        "grad_norm",
+        "update_rms",
+        "wall_seconds",
+        "step_seconds",
+        "data_seconds",
+        "optimizer_seconds",
+        "tokens_per_second",
+    )
     memory = ("memory_peak_bytes", "memory_params_bytes", "memory_grads_bytes", "memory_optimizer_bytes")
     assert all(train[name] > 0 for name in measured + memory)
     assert train["step_seconds"] > train["optimizer_seconds"] > 0
@@ -202,7 +212,8 @@ def test_torchrun_gives_the_same_metrics(runs: Runs) -> None:
     done = runs.command(*FAMILIES["gpt2"], "run.name=torchrun", "tracker=none", launcher=launcher)
     assert done.returncode == 0, done.stderr
     losses = [
-        [line["loss"] for line in read_metrics(runs.run_folder(name).metrics) if line["kind"] in ("train", "eval")] for name in ("gpt2", "torchrun")
+        [line["loss"] for line in read_metrics(runs.run_folder(name).metrics) if line["kind"] in ("train", "eval")]
+        for name in ("gpt2", "torchrun")
     ]
     assert losses[0] == losses[1]
 

@@ -15,9 +15,8 @@ from tests.distributed.probe import (
     SHAPES,
     Cell,
     assemble,
-    errors,
     draw_gradients,
-    local_masters,
+    errors,
     make_probe,
     reference_masters,
     start,
@@ -97,7 +96,9 @@ def _weights_that_are_not_the_models(stage: int) -> str:
     """The error when a master slice is not where the layout says it is."""
     cell = Cell("came", stage, "fp32", 1, steps=1)
     engine = start(cell)
-    handed = next(iter(engine._engine.optimizer.fp32_partitioned_groups_flat)) if stage == 3 else engine.optimizer.param_groups[0]["params"][0]
+    handed = (
+        next(iter(engine._engine.optimizer.fp32_partitioned_groups_flat)) if stage == 3 else engine.optimizer.param_groups[0]["params"][0]
+    )
     handed.data.copy_(handed.data.roll(1))
     try:
         train(engine, cell)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from pretrain import distributed
-from tests.distributed.probe import Cell, HYPER, LinearProbe, draw_gradients, local_masters, start
+from tests.distributed.probe import HYPER, Cell, LinearProbe, draw_gradients, local_masters, start
 from tests.distributed.ranks import run_on_ranks
 
 CELLS = [Cell("came", stage, "fp32", 2) for stage in (0, 1, 2, 3)] + [Cell("came", stage, "bf16", 2) for stage in (1, 2, 3)]

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from came import AdamW, CAME
+from came import CAME, AdamW
 from came.reference import Reference, adamw_step, came_step
 
 SHAPES = [(61, 30), (17,), (3, 30, 13), (2, 3, 5, 7), (1, 5), (5, 1)]
@@ -34,7 +34,9 @@ def run_optimizer(optimizer, steps: int = 20) -> list[torch.Tensor]:
 
 
 def worst(found: list[torch.Tensor], wanted: list[torch.Tensor]) -> float:
-    return max(float((mine.double() - right.double()).abs().max() / right.double().abs().max()) for mine, right in zip(found, wanted, strict=True))
+    return max(
+        float((mine.double() - right.double()).abs().max() / right.double().abs().max()) for mine, right in zip(found, wanted, strict=True)
+    )
 
 
 @pytest.mark.parametrize(("optimizer", "step"), [(CAME, came_step), (AdamW, adamw_step)])

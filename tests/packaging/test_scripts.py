@@ -114,7 +114,10 @@ def test_what_is_missing_is_said_in_one_line(call, checkout: Path, lack: str, me
 
 
 def test_the_tests_run_on_all_cores_and_soaks_only_when_asked(call):
-    assert "ran: -m pytest --numprocesses 3 --maxprocesses 8 --dist loadgroup tests/unit -k a or b\n" in call("test", "tests/unit", "-k", "a or b").stdout
+    assert (
+        "ran: -m pytest --numprocesses 3 --maxprocesses 8 --dist loadgroup tests/unit -k a or b\n"
+        in call("test", "tests/unit", "-k", "a or b").stdout
+    )
     assert "--dist loadgroup\n" in call("test").stdout
     assert "--dist loadgroup -m soak -x\n" in call("test", "--soak", "-x").stdout
 
@@ -128,7 +131,9 @@ def test_every_requirement_has_a_tested_version_within_its_range():
         assert requirement.specifier.contains(tested[canonicalize_name(requirement.name)]), entry
 
 
-@pytest.mark.parametrize(("library", "version"), [("torch", "2.11.0"), ("torch", "2.13.0"), ("transformers", "5.17.0"), ("transformers", "5.23.0")])
+@pytest.mark.parametrize(
+    ("library", "version"), [("torch", "2.11.0"), ("torch", "2.13.0"), ("transformers", "5.17.0"), ("transformers", "5.23.0")]
+)
 def test_the_ranges_admit_what_is_promised(library: str, version: str):
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
     (requirement,) = [found for found in map(Requirement, project["dependencies"]) if found.name == library]

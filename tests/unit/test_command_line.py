@@ -8,8 +8,8 @@ from pretrain import __version__
 from pretrain.__main__ import main
 from pretrain.config.compose import compose
 from pretrain.config.location import group_choices
-from pretrain.config.serialise import from_yaml
 from pretrain.config.registry import known_keys
+from pretrain.config.serialise import from_yaml
 
 
 def test_help_lists_every_group_with_its_choices_and_the_default(capsys: pytest.CaptureFixture[str]):
@@ -23,7 +23,11 @@ def test_help_lists_every_group_with_its_choices_and_the_default(capsys: pytest.
 def test_help_names_only_settings_that_exist(capsys: pytest.CaptureFixture[str]):
     main(["--help"])
     section = capsys.readouterr().out.partition("main settings")[2].partition("examples:")[0]
-    named = {word.strip(",") for word in section.split() if word.strip(",").count(".") == 1 and word.strip(",")[-1].isalpha() and word[0].isalpha()}
+    named = {
+        word.strip(",")
+        for word in section.split()
+        if word.strip(",").count(".") == 1 and word.strip(",")[-1].isalpha() and word[0].isalpha()
+    }
     assert len(named) > 10 and named <= set(known_keys())
 
 

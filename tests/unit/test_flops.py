@@ -8,7 +8,12 @@ from pretrain.model.flops import flops_per_sample, peak_flops_per_second
 
 @pytest.mark.parametrize(
     ("experiment", "vocabulary", "per_token", "wanted"),
-    [("bert_32k", 30528, False, 240.6e9), ("gpt2_small", 50304, True, 0.860e9), ("gpt2_medium", 50304, True, 2.425e9), ("gpt2_xl", 50304, True, 10.28e9)],
+    [
+        ("bert_32k", 30528, False, 240.6e9),
+        ("gpt2_small", 50304, True, 0.860e9),
+        ("gpt2_medium", 50304, True, 2.425e9),
+        ("gpt2_xl", 50304, True, 10.28e9),
+    ],
 )
 def test_flops_of_the_published_models(experiment: str, vocabulary: int, per_token: bool, wanted: float) -> None:
     config = compose([f"+experiment={experiment}"])

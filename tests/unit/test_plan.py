@@ -16,7 +16,9 @@ def test_the_papers_plan() -> None:
     assert (plan.accumulation_dtype, plan.communication_dtype) == ("fp32", "fp32")
 
 
-@pytest.mark.parametrize(("experiment", "parameters"), [("gpt2_small", 124_475_904), ("gpt2_medium", 354_871_296), ("gpt2_xl", 1_557_686_400)])
+@pytest.mark.parametrize(
+    ("experiment", "parameters"), [("gpt2_small", 124_475_904), ("gpt2_medium", 354_871_296), ("gpt2_xl", 1_557_686_400)]
+)
 def test_published_gpt2_sizes_with_the_padded_vocabulary(experiment: str, parameters: int) -> None:
     """50,304 rows instead of 50,257: the published counts 124,439,808, 354,823,168 and 1,557,611,200 plus 47 rows."""
     assert make_plan(compose([f"+experiment={experiment}"]), 8, Vocabulary(50_257)).parameters == parameters

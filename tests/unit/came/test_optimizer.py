@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from came import AdamW, CAME, LayoutError
+from came import CAME, AdamW, LayoutError
 from came.memory import state_bytes
 
 SHAPES = [(61, 30), (17,), (3, 30, 13), (1, 5), (), (0, 4)]

@@ -134,13 +134,22 @@ class TestUserFolder:
     @pytest.mark.parametrize(
         ("text", "message"),
         [
-            ("defaults: [demo, _self_]\ntrain:\n  num_stepz: 3\n", "experiment/bad.yaml: there is no setting 'train.num_stepz'; did you mean train.num_steps?"),
+            (
+                "defaults: [demo, _self_]\ntrain:\n  num_stepz: 3\n",
+                "experiment/bad.yaml: there is no setting 'train.num_stepz'; did you mean train.num_steps?",
+            ),
             ("foo:\n  name: x\n", "experiment/bad.yaml: there is no setting 'foo'"),
-            ("defaults: [demo, _self_]\ntrain:\n  num_steps: soon\n", "experiment/bad.yaml: train.num_steps .* has the wrong type; give a whole number"),
+            (
+                "defaults: [demo, _self_]\ntrain:\n  num_steps: soon\n",
+                "experiment/bad.yaml: train.num_steps .* has the wrong type; give a whole number",
+            ),
             ("defaults: [demo, {override /model: huge}]\n", "model=huge is not known; choose one of .*gpt2_xl, wide"),
             ("defaults: [nowhere]\n", "experiment=nowhere is not known; choose one of bad, bert_32k"),
             ("run:\n  name: x\n", "nothing sets train"),
-            ("defaults: [_self_]\nrun: {name: x}\ntrain: {global_batch_size: 2, num_steps: 1}\n", "train.micro_batch_size is not given; add train.micro"),
+            (
+                "defaults: [_self_]\nrun: {name: x}\ntrain: {global_batch_size: 2, num_steps: 1}\n",
+                "train.micro_batch_size is not given; add train.micro",
+            ),
             ("run: [\n", r"experiment/bad.yaml, line \d+ is not valid YAML"),
         ],
     )

@@ -102,9 +102,7 @@ def test_evaluation_shares_are_equal_and_targets_counted_once(objective, num_sam
     assert all(tensor.shape[0] == micro_batch_size for share in shares for part in share for tensor in part.values())
     total = min(num_samples, batches.num_anchors)
     wanted = batches.batch(np.arange(total))
-    dealt = {
-        name: torch.cat([shares[rank][step][name] for step in range(len(shares[0])) for rank in range(world_size)]) for name in wanted
-    }
+    dealt = {name: torch.cat([shares[rank][step][name] for step in range(len(shares[0])) for rank in range(world_size)]) for name in wanted}
     for name, values in wanted.items():
         assert torch.equal(dealt[name][:total], torch.from_numpy(values)), name
     fillers = {name: values[total:] for name, values in dealt.items()}

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pretrain import durable
 from pretrain.config.schema import StdlibDataConfig, TextDataConfig
 from pretrain.data import prepare as prepare_module
 from pretrain.data import token_files
@@ -200,7 +201,7 @@ def test_two_processes_at_once_prepare_once_and_the_second_says_that_it_waits(tm
 
 def test_a_preparation_that_is_killed_leaves_nothing_that_counts(tmp_path):
     config(tmp_path)
-    process = start(tmp_path, "import time; module._flush_to_disk = lambda part: (print('written', flush=True), time.sleep(60))")
+    process = start(tmp_path, "import time; module.durable.flush_tree = lambda part: (print('written', flush=True), time.sleep(60))")
     while (line := process.stdout.readline()) and line.strip() != "written":
         pass
     assert line.strip() == "written"
@@ -216,7 +217,7 @@ def test_a_signal_that_stops_python_cleans_up(tmp_path, monkeypatch):
     def interrupted(part):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(prepare_module, "_flush_to_disk", interrupted)
+    monkeypatch.setattr(durable, "flush_tree", interrupted)
     with pytest.raises(KeyboardInterrupt):
         prepare(config(tmp_path), progress=False)
     assert entries(tmp_path) == []

@@ -81,7 +81,9 @@ class Reference:
         if middle < len(self.documents[number]) and uniform(coin) < 0.5:
             label, b = 0, sum(self.documents[number][middle:], [])
         else:
-            others = [sentences[start:] for index, sentences in enumerate(self.documents) if index != number for start in range(len(sentences))]
+            others = [
+                sentences[start:] for index, sentences in enumerate(self.documents) if index != number for start in range(len(sentences))
+            ]
             label, b = 1, sum(others[below(other_sentence, len(others))], [])
         rest_of_chunk = sum(map(len, self.documents[number][middle:end])) or len(b)
         a = a[-min(len(a), target - min(rest_of_chunk, target // 2)) :]
