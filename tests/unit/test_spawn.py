@@ -78,6 +78,11 @@ def test_a_rank_that_ignores_sigterm_is_ended_all_the_same(tmp_path: Path):
     assert not alive(tmp_path)
 
 
+def _hear_interrupts() -> None:
+    """A shell's background jobs ignore SIGINT, and so would everything that a test suite started there starts."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.fixture
 def launcher(tmp_path: Path):
     """A launcher in its own process whose two ranks wait for ever."""
@@ -85,7 +90,10 @@ def launcher(tmp_path: Path):
         "import sys; from pathlib import Path; from pretrain.spawn import run_ranks; from tests.unit import rank_entries\n"
         f"sys.exit(run_ranks(rank_entries.wait_for_ever, (Path({str(tmp_path)!r}),), {TWO_RANKS!r}))"
     )
-    process = subprocess.Popen([sys.executable, "-c", code], cwd=REPOSITORY, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    command = [sys.executable, "-c", code]
+    process = subprocess.Popen(
+        command, cwd=REPOSITORY, stderr=subprocess.PIPE, text=True, start_new_session=True, preexec_fn=_hear_interrupts
+    )
     try:
         assert wait_until(lambda: len(alive(tmp_path)) == 2)
         yield process
