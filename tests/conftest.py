@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 _RANK_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-_FOLDERS_WITH_RANKS = ("distributed", "cluster", "golden")
 _REPOSITORY = Path(__file__).resolve().parents[1]
 
 
@@ -20,16 +19,6 @@ def pytest_configure() -> None:
     )
     for name in _RANK_VARIABLES:
         os.environ.pop(name, None)
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """For `--dist loadgroup`: a file stays on one worker, and of the tests that start ranks (`xdist_group("ranks")`) only one runs at a time."""
-    for item in items:
-        if item.get_closest_marker("xdist_group"):
-            continue
-        folder = item.path.relative_to(_REPOSITORY / "tests").parts[0]
-        item.add_marker(pytest.mark.xdist_group("ranks" if folder in _FOLDERS_WITH_RANKS else str(item.path)))
 
 
 @pytest.fixture
