@@ -16,7 +16,10 @@ def summarise(folder: RunFolder) -> str:
     trained, unigram = final.get("mask_token_loss", final.get("loss")), start.get("unigram_loss")
     if trained is not None and unigram is not None:
         targets = "loss on [MASK] tokens" if "mask_token_loss" in final else "loss"
-        rows.append(("learnt", f"{targets} {trained:.4f} nats; unigram frequencies give {unigram:.4f}: {unigram - trained:.4f} better"))
+        verdict = "better" if trained < unigram else "worse"
+        rows.append(
+            ("learnt", f"{targets} {trained:.4f} nats; unigram frequencies give {unigram:.4f}: {abs(unigram - trained):.4f} {verdict}")
+        )
     rows.append(("metrics", str(folder.metrics)))
     rows.append(("checkpoint", str(folder.latest_checkpoint())))
     if folder.export.exists():
