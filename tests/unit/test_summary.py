@@ -23,4 +23,4 @@ def test_what_was_learnt_is_said_beside_the_frequencies(tmp_path: Path, trained:
     folder.metrics.write_text("".join(json.dumps(line) + "\n" for line in lines))
     text = summarise(folder)
     assert "3 steps, 12 samples, 1 min 1 s" in text and str(folder.metrics) in text
-    assert words in text if words else "learnt" not in text  # no [MASK] in so small a validation set
+    assert words in text if words else "unigram" not in text  # no [MASK] in so small a validation set
