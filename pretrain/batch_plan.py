@@ -30,8 +30,3 @@ class BatchPlan:
     def gradient_accumulation_steps(self) -> int:
         """Micro-steps of one rank per optimizer step."""
         return self.global_batch_size // (self.micro_batch_size * self.world_size)
-
-    @property
-    def samples_per_rank(self) -> int:
-        """Samples of one rank per optimizer step."""
-        return self.global_batch_size // self.world_size
