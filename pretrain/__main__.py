@@ -3,16 +3,11 @@
 Heavy imports wait until they are needed, so that `--help` and a mistake in the settings are answered at once.
 """
 
-import argparse
-import os
 import sys
 
 from pretrain import __version__
+from pretrain.command import Parser, run_command
 from pretrain.config.location import group_choices
-from pretrain.errors import UserError
-
-USER_ERROR = 2
-INTERRUPTED = 130
 
 _EXAMPLES = """\
 examples:
@@ -35,21 +30,9 @@ main settings (key=value; `--cfg job` prints all of them with their values):
 """
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> None:
-        raise UserError(f"{message}; see python -m pretrain --help")
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line and return the exit code."""
-    try:
-        return _run(sys.argv[1:] if arguments is None else arguments)
-    except UserError as error:
-        if os.environ.get("LOCAL_RANK", "0") == "0":  # under torchrun every rank fails alike: one line per machine
-            print(f"error: {error}", file=sys.stderr)
-        return USER_ERROR
-    except KeyboardInterrupt:
-        return INTERRUPTED
+    return run_command(_run, arguments)
 
 
 def _run(arguments: list[str]) -> int:
@@ -70,8 +53,8 @@ def _run(arguments: list[str]) -> int:
     return launch(config)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="python -m pretrain", add_help=False, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter)
+def _parser() -> Parser:
+    parser = Parser("python -m pretrain", add_help=False)
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings and choices of groups, as in Hydra")
     parser.add_argument("-h", "--help", action="store_true", help="print this and exit")
     parser.add_argument("--version", action="version", version=__version__, help="print the version and exit")
