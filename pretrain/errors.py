@@ -1,4 +1,4 @@
-"""The one exception a user is meant to see."""
+"""The exceptions that a user is meant to see."""
 
 
 class UserError(Exception):
@@ -6,3 +6,7 @@ class UserError(Exception):
 
     `python -m pretrain` prints it as `error: ...` without a traceback and exits with code 2.
     """
+
+
+class Unfinished(UserError):
+    """Work was cut off from outside (the network, the system); what is done is kept, and the same command goes on with it."""

@@ -9,7 +9,7 @@ from pretrain.config.schema import Config
 from pretrain.data.batches import Batches
 from pretrain.data.loader import evaluation_batches
 from pretrain.data.masking import IGNORED_LABEL
-from pretrain.data.prepared import Prepared, unigram_log_probs
+from pretrain.data.prepared import Prepared
 from pretrain.engine import Engine
 
 
@@ -52,7 +52,7 @@ def scores(totals: dict[str, float]) -> dict[str, float]:
 def unigram_loss(prepared: Prepared, batches: Batches, config: Config) -> float:
     """Cross-entropy (nats) of the evaluation's targets under the training text's unigram frequencies: what a model that has learnt
     nothing but how often each token occurs would score. For BERT the targets are those that became [MASK]."""
-    log_probs = unigram_log_probs(prepared)
+    log_probs = unigram_log_probs(prepared, batches.mixture.shares)
     total, count = 0.0, 0
     for batch in evaluation_batches(batches, config.train.eval_samples, config.train.micro_batch_size, 0, 1):
         if "labels" in batch:
@@ -63,3 +63,10 @@ def unigram_loss(prepared: Prepared, batches: Batches, config: Config) -> float:
         total -= float(log_probs[targets].sum())
         count += targets.size
     return total / count if count else math.nan
+
+
+def unigram_log_probs(prepared: Prepared, shares: np.ndarray) -> np.ndarray:
+    """Natural logarithm of each token's frequency in the training text, the sources taken by their `shares` (float64 [sources]) and one
+    added to every count; float64 [vocab_size]."""
+    counts = [source.unigram_counts + 1.0 for source in prepared.sources]
+    return np.log(sum(share * count / count.sum() for share, count in zip(shares, counts, strict=True)))

@@ -6,7 +6,7 @@ Needs neither data nor GPU nor weights: the model is built without storage.
 from dataclasses import asdict, dataclass
 
 from pretrain.batch_plan import BatchPlan
-from pretrain.config.schema import Config
+from pretrain.config.schema import Config, HubDataConfig, MixtureDataConfig, PreparedDataConfig, StdlibDataConfig
 from pretrain.engine_settings import COMMUNICATION_DTYPE, gradient_dtype
 from pretrain.model.build import Vocabulary
 from pretrain.schedule import warmup_steps
@@ -43,16 +43,16 @@ class Plan:
     adamw_state_bytes: int
     """The same for AdamW at the same stage and ranks."""
     steps: int
-    epochs: float | None
-    """Passes over the training split; None where the data has not been seen (a dry run)."""
+    epochs: dict[str, float] | None
+    """Passes over the training text of each source; None where the data has not been seen (a dry run)."""
     data: str
 
     def as_dict(self) -> dict:
         return asdict(self)
 
 
-def make_plan(config: Config, world_size: int, vocabulary: Vocabulary, samples_per_epoch: int | None = None) -> Plan:
-    """The plan for `world_size` ranks."""
+def make_plan(config: Config, world_size: int, vocabulary: Vocabulary, epochs: dict[str, float] | None = None) -> Plan:
+    """The plan for `world_size` ranks; `epochs` where the data has been seen."""
     import torch
 
     from came.memory import state_bytes
@@ -89,14 +89,15 @@ def make_plan(config: Config, world_size: int, vocabulary: Vocabulary, samples_p
         optimizer_state_bytes=max(state_bytes(rule, shapes, world_size, stage)),
         adamw_state_bytes=max(state_bytes(AdamW.rule, shapes, world_size, stage)),
         steps=train.num_steps,
-        epochs=train.num_steps * batch.global_batch_size / samples_per_epoch if samples_per_epoch else None,
+        epochs=epochs,
         data=describe_data(config),
     )
 
 
 def print_plan(config: Config, world_size: int) -> None:
     """The plan of a dry run, with the vocabulary of the tokenizer's files or else the one that it would be trained to."""
-    from pretrain.data.tokenizer import PUBLISHED_VOCAB_SIZE, build_tokenizer, tokenizer_kind
+    from pretrain.data.tokenizer import build_tokenizer, tokenizer_kind
+    from pretrain.data.tokenizer_files import PUBLISHED_VOCAB_SIZE
 
     kind = tokenizer_kind(config.tokenizer, config.model.family)
     size = config.tokenizer.vocab_size or PUBLISHED_VOCAB_SIZE[kind]
@@ -128,16 +129,32 @@ def render(plan: Plan) -> str:
             f"{share:.2f} of AdamW's {_size(plan.adamw_state_bytes)}",
         ),
         ("schedule", f"{plan.schedule}, {plan.warmup_steps:,} of {plan.steps:,} steps warm-up"),
-        ("length", f"{plan.steps:,} steps" + ("" if plan.epochs is None else f", {plan.epochs:.2f} epochs")),
+        ("length", f"{plan.steps:,} steps{_epochs(plan.epochs)}"),
     ]
     return "\n".join(f"{name:>10}  {text}" for name, text in rows)
 
 
 def describe_data(config: Config) -> str:
     """The corpus in words."""
-    if config.data.kind == "stdlib":
-        return "stdlib: the text that Python itself carries, for trying things out (your corpus: data=text data.paths=[...])"
+    match config.data:
+        case StdlibDataConfig():
+            return "stdlib: the text that Python itself carries, for trying things out (your corpus: data=text data.paths=[...])"
+        case HubDataConfig() as hub:
+            return f"hub: {hub.name or 'no data.name yet'}{f' {hub.subset}' if hub.subset else ''}, {hub.split}"
+        case MixtureDataConfig() as mixture:
+            total = sum(source.weight for source in mixture.mixture.values())
+            return "mixture: " + ", ".join(f"{source.weight / total:.1%} {name}" for name, source in mixture.mixture.items())
+        case PreparedDataConfig() as given:
+            return f"prepared: {given.path}"
     return f"text: {', '.join(config.data.paths) or 'no data.paths yet'}"
+
+
+def _epochs(epochs: dict[str, float] | None) -> str:
+    if not epochs:
+        return ""
+    if len(epochs) == 1:
+        return f", {next(iter(epochs.values())):.2f} epochs"
+    return ", epochs: " + ", ".join(f"{name} {number:.2f}" for name, number in epochs.items())
 
 
 def _size(num_bytes: int) -> str:

@@ -14,6 +14,7 @@ from pretrain.checkpoint import Progress
 from pretrain.config.schema import Config
 from pretrain.data.batches import make_batches
 from pretrain.data.loader import windows
+from pretrain.data.mixture import Mixture, mixture_of
 from pretrain.data.prepared import Prepared, open_prepared
 from pretrain.engine import Engine, StepResult
 from pretrain.evaluate import evaluate, unigram_loss
@@ -37,8 +38,10 @@ def train(config: Config, prepared_folder: Path) -> int:
     """Train, evaluate and export one run, as one of its ranks; returns the exit code. Every rank calls it."""
     distributed.init(config.launch.timeout_seconds)
     prepared, folder = open_prepared(prepared_folder), RunFolder.of(config)
-    beginning = distributed.on_main(lambda: folder.inspect(config, prepared.fingerprint))
-    code = Trainer(config, prepared, folder).run(beginning)
+    mixture = mixture_of(prepared, config.data)
+    fingerprint = prepared.fingerprint + mixture.signature
+    beginning = distributed.on_main(lambda: folder.inspect(config, fingerprint))
+    code = Trainer(config, prepared, mixture, folder).run(beginning, fingerprint)
     if code == 0 and distributed.is_main():
         print(summarise(folder))
     # Not after an exception: a rank that closes its connections makes the others fail too, and hides what went wrong first.
@@ -49,14 +52,15 @@ def train(config: Config, prepared_folder: Path) -> int:
 class Trainer:
     """One run on this rank: everything it needs, set up in `__init__`, and the loop."""
 
-    def __init__(self, config: Config, prepared: Prepared, folder: RunFolder) -> None:
+    def __init__(self, config: Config, prepared: Prepared, mixture: Mixture, folder: RunFolder) -> None:
         self.config, self.prepared, self.folder = config, prepared, folder
         self.batch = BatchPlan.make(config.train.global_batch_size, config.train.micro_batch_size, distributed.world_size())
-        data = config.objective, config.data.max_seq_length, config.run.seed
+        data = config.objective, config.data.max_seq_length, config.run.seed, mixture
         self.training = make_batches(prepared, "train", *data)
         self.validation = make_batches(prepared, "valid", *data)
         vocabulary = vocabulary_of(prepared)
-        self.plan = make_plan(config, self.batch.world_size, vocabulary, self.training.num_anchors)
+        samples = config.train.num_steps * self.batch.global_batch_size
+        self.plan = make_plan(config, self.batch.world_size, vocabulary, self.training.epochs(samples))
         self.flops_per_step = flops_per_sample(config, vocabulary.padded_size) * self.batch.global_batch_size
         self.peak_flops_per_second = peak_flops_per_second(torch.cuda.get_device_name()) if torch.cuda.is_available() else None
 
@@ -68,12 +72,12 @@ class Trainer:
         self.recorder = Recorder(config, folder, self.plan)
         self.stopwatch = Stopwatch(self.recorder.earlier_seconds)
         self._layout_told = False
-        self._epoch = 0
+        self._epochs: dict[str, int] = {}
 
-    def run(self, beginning: Beginning) -> int:
+    def run(self, beginning: Beginning, data_fingerprint: str) -> int:
         """Train to the end of the schedule; returns the exit code."""
         config, progress = self.config.train, self.progress
-        self._begin(beginning)
+        self._begin(beginning, data_fingerprint)
         stream = windows(
             self.training,
             progress.position(config.global_batch_size),
@@ -83,7 +87,7 @@ class Trainer:
             self.batch.world_size,
         )
         skipped_in_a_row = 0
-        self._epoch = progress.position(config.global_batch_size) // self.training.num_anchors
+        self._epochs = self._whole_epochs()
         while progress.step < config.num_steps:
             with self.stopwatch("step"):
                 with self.stopwatch("data"):
@@ -119,7 +123,7 @@ class Trainer:
 
     # Beginning and end --------------------------------------------------------------------------------------------------------
 
-    def _begin(self, beginning: Beginning) -> None:
+    def _begin(self, beginning: Beginning, data_fingerprint: str) -> None:
         self.recorder.show_plan(self.plan)
         if beginning.checkpoint is not None:
             vars(self.progress).update(vars(checkpoint.restore(self.engine, beginning.checkpoint)))
@@ -128,7 +132,7 @@ class Trainer:
             self.recorder.say(f"going on from step {self.progress.step} of the run in {self.folder.path}")
         else:
             unigram = unigram_loss(self.prepared, self.validation, self.config) if distributed.is_main() else 0.0
-            self.recorder.record("start", 0, unigram_loss=unigram, data_fingerprint=self.prepared.fingerprint, plan=self.plan.as_dict())
+            self.recorder.record("start", 0, unigram_loss=unigram, data_fingerprint=data_fingerprint, plan=self.plan.as_dict())
 
     def _finish(self) -> None:
         if self.config.run.export:
@@ -160,10 +164,14 @@ class Trainer:
         if not self._layout_told:
             self._layout_told = True
             self.recorder.say(self.engine.optimizer.describe())
-        epoch = self.progress.position(self.batch.global_batch_size) // self.training.num_anchors
-        if epoch != self._epoch:
-            self._epoch = epoch
-            self.recorder.say(f"step {step}: epoch {epoch + 1} begins")
+        before, self._epochs = self._epochs, self._whole_epochs()
+        for name, epoch in self._epochs.items():
+            if epoch != before[name]:
+                self.recorder.say(f"step {step}: epoch {epoch + 1} begins" + (f" for {name}" if len(self._epochs) > 1 else ""))
+
+    def _whole_epochs(self) -> dict[str, int]:
+        """Passes over each source that are behind."""
+        return {name: int(epochs) for name, epochs in self.training.epochs(self.progress.position(self.batch.global_batch_size)).items()}
 
     @contextmanager
     def _optimizer_time(self, logged: bool) -> Iterator[None]:
@@ -198,7 +206,13 @@ class Trainer:
             mfu=mfu,
             **seconds,
             **memory,
+            **self._drawn(),
         )
+
+    def _drawn(self) -> dict[str, int]:
+        """Samples that came from each source so far, where there are several."""
+        drawn = self.training.drawn(self.progress.position(self.batch.global_batch_size))
+        return {f"samples_from_{name}": number for name, number in drawn.items()} if len(drawn) > 1 else {}
 
     def _evaluate(self) -> None:
         self._record("eval", **evaluate(self.engine, self.validation, self.config))

@@ -51,7 +51,7 @@ def _normalised(override: str) -> str:
         raise UserError(f"{name}: Hydra's own settings have no effect here; the run folder is run.dir and run.name")
     if name == "experiment":
         return f"+{name}={value}"
-    if name.startswith("zero.extra."):  # free keys: Hydra wants them added
+    if name.startswith(("zero.extra.", "data.mixture.", "data.weights.")):  # free keys: Hydra wants them added
         return f"++{name}={value}"
     return f"{name}={value}" if "." in name else override
 

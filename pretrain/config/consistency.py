@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Iterator
 
 from pretrain.config.registry import misnamed
-from pretrain.config.schema import Config, TextDataConfig
+from pretrain.config.schema import Config, HubDataConfig, MixtureDataConfig, PreparedDataConfig, TextDataConfig
 from pretrain.config.zero_keys import check_extra
 from pretrain.errors import UserError
 
@@ -24,10 +24,25 @@ def check_consistency(config: Config) -> None:
 
 def check_runnable(config: Config, on_gpu: bool) -> None:
     """Raise a `UserError` for what only a real run needs, on the device at hand; a dry run does without."""
-    if isinstance(config.data, TextDataConfig) and not config.data.paths:
-        raise UserError("data=text has no text to read; add data.paths=[FILE,FOLDER,...], or use data=stdlib")
+    check_sources(config)
     if config.train.precision == "fp16" and not on_gpu:
         raise UserError("train.precision=fp16 needs a GPU; on a CPU give train.precision=bf16 or fp32")
+
+
+def check_sources(config: Config) -> None:
+    """Raise a `UserError` where the data have no text to read."""
+    data = config.data
+    if isinstance(data, TextDataConfig) and not data.paths:
+        raise UserError("data=text has no text to read; add data.paths=[FILE,FOLDER,...], or use data=stdlib")
+    if isinstance(data, HubDataConfig) and not data.name:
+        raise UserError("data=hub has no data set to read; add data.name=OWNER/NAME (a repository of parquet files), or use data=wikipedia")
+    if isinstance(data, MixtureDataConfig) and not data.mixture:
+        raise UserError(
+            "data=mixture has no sources; add some, such as data.mixture.wiki.paths=[wiki/] data.mixture.wiki.weight=3"
+            " data.mixture.books.paths=[books/]"
+        )
+    if isinstance(data, PreparedDataConfig) and not data.path:
+        raise UserError("data=prepared has no folder; add data.path=FOLDER, one that python -m pretrain.prepare made")
 
 
 def _check_family(config: Config) -> None:
@@ -74,10 +89,11 @@ _NOT_MATHEMATICAL = {
     "train.eval_samples",
     "train.checkpoint_every_steps",
     "train.max_skipped_steps",
-    "data.cache_dir",
-    "data.paths",  # the fingerprint of the prepared data stands for the text
-    "data.valid_paths",
+    "tokenizer.path",
+    "tokenizer.training_megabytes",
 }
+_MATHEMATICAL_DATA = ("max_seq_length", "validation_fraction", "min_document_characters", "deduplicate")
+"""The fingerprint of the prepared data stands for the text, wherever it lies."""
 
 
 def mathematical_settings(config: Config) -> dict[str, object]:
@@ -89,7 +105,7 @@ def mathematical_settings(config: Config) -> dict[str, object]:
 def _flat(parts: dict[str, dict]) -> Iterator[tuple[str, object]]:
     for part, values in parts.items():
         if part not in _NOT_MATHEMATICAL_PARTS:
-            yield from ((f"{part}.{name}", value) for name, value in values.items())
+            yield from ((f"{part}.{name}", value) for name, value in values.items() if part != "data" or name in _MATHEMATICAL_DATA)
 
 
 def differences(old: dict[str, object], new: dict[str, object]) -> list[str]:

@@ -12,7 +12,13 @@ PARTS = tuple(field.name for field in dataclasses.fields(schema.Config))
 
 SCHEMAS: dict[str, dict[str, type]] = {
     "model": {"bert": schema.BertConfig, "gpt2": schema.Gpt2Config},
-    "data": {"stdlib": schema.StdlibDataConfig, "text": schema.TextDataConfig},
+    "data": {
+        "stdlib": schema.StdlibDataConfig,
+        "text": schema.TextDataConfig,
+        "hub": schema.HubDataConfig,
+        "mixture": schema.MixtureDataConfig,
+        "prepared": schema.PreparedDataConfig,
+    },
     "objective": {"mlm": schema.MlmConfig, "mlm_nsp": schema.MlmNspConfig, "clm": schema.ClmConfig},
     "optimizer": {"came": schema.CameConfig, "adamw": schema.AdamWConfig},
     "schedule": {"schedule": schema.ScheduleConfig},

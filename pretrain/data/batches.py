@@ -1,18 +1,20 @@
 """Positions -> a batch of samples, a pure vectorised function: the same sample at the same position, whoever asks.
 
-Sample order, pairs and masks follow from (seed, position) alone. For validation the order is that of the text and the draws follow from
-a constant, so that every run is measured on the same masks.
+Which source a sample comes from follows from its position; sample order, pairs and masks follow from (seed, position) alone. For validation
+the order is that of the text and the draws follow from a constant, so that every run is measured on the same masks.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 import numpy as np
 
 from pretrain.config.schema import ClmConfig, MlmConfig, MlmNspConfig, ObjectiveConfig
 from pretrain.data.blocks import Blocks, SeparatedBlocks
 from pretrain.data.masking import Masker
+from pretrain.data.mixture import Mixture, mixture_of
 from pretrain.data.pairs import Pairs, PairSampler
-from pretrain.data.prepared import Prepared
+from pretrain.data.prepared import Prepared, PreparedSource
 from pretrain.data.sampler import PlainOrder, ShuffledOrder
 from pretrain.errors import UserError
 
@@ -21,29 +23,62 @@ Batch = dict[str, np.ndarray]
 _VALIDATION_SEED = 20_230_704
 
 
-class Batches(ABC):
-    """Samples of one split under one objective.
+class SampleMaker(ABC):
+    """Makes the samples of one source under one objective.
 
     Attributes:
-        num_anchors: samples per epoch.
+        num_anchors: samples per epoch of this source.
         sequence_length: T, tokens per sample.
     """
 
-    def __init__(self, num_anchors: int, sequence_length: int, order: ShuffledOrder | PlainOrder) -> None:
+    def __init__(self, num_anchors: int, sequence_length: int) -> None:
         self.num_anchors, self.sequence_length = num_anchors, sequence_length
-        self._order = order
+
+    @abstractmethod
+    def make(self, anchors: np.ndarray, positions: np.ndarray) -> Batch:
+        """The samples of these anchors at these positions of the run, both int64 [n]."""
+
+
+class Batches:
+    """Samples of one split: every source's, mixed.
+
+    Attributes:
+        num_anchors: positions before any source begins anew.
+        sequence_length: T, tokens per sample.
+    """
+
+    def __init__(self, makers: Sequence[SampleMaker], orders: Sequence[ShuffledOrder | PlainOrder], mixture: Mixture) -> None:
+        self._makers, self._orders, self.mixture = makers, orders, mixture
+        self.num_anchors = mixture.positions_within([maker.num_anchors for maker in makers])
+        self.sequence_length = makers[0].sequence_length
 
     def batch(self, positions: np.ndarray) -> Batch:
         """The samples at these positions (int64 [n], from 0 on, without end): arrays with n rows, by field."""
         positions = np.asarray(positions, dtype=np.int64)
-        return self._make(self._order.anchors(positions), positions)
+        sources, draws = self.mixture.deal(positions)
+        batch: Batch = {}
+        for number, (maker, order) in enumerate(zip(self._makers, self._orders, strict=True)):
+            rows = np.flatnonzero(sources == number)
+            if rows.size == len(positions):
+                return maker.make(order.anchors(draws), positions)
+            if rows.size:
+                for field, values in maker.make(order.anchors(draws[rows]), positions[rows]).items():
+                    batch.setdefault(field, np.empty((len(positions), *values.shape[1:]), values.dtype))[rows] = values
+        return batch
 
-    @abstractmethod
-    def _make(self, anchors: np.ndarray, positions: np.ndarray) -> Batch: ...
+    def drawn(self, position: int) -> dict[str, int]:
+        """Samples drawn from each source before `position`."""
+        return dict(zip(self.mixture.names, self.mixture.drawn(position), strict=True))
+
+    def epochs(self, position: int) -> dict[str, float]:
+        """Passes over each source before `position`."""
+        return {name: drawn / maker.num_anchors for (name, drawn), maker in zip(self.drawn(position).items(), self._makers, strict=True)}
 
 
-def make_batches(prepared: Prepared, split: str, objective: ObjectiveConfig, max_seq_length: int, seed: int) -> Batches:
-    """The samples of `split` ("train" or "valid").
+def make_batches(
+    prepared: Prepared, split: str, objective: ObjectiveConfig, max_seq_length: int, seed: int, mixture: Mixture | None = None
+) -> Batches:
+    """The samples of `split` ("train" or "valid"), from all sources as `mixture` says (none: as the corpus was prepared).
 
     Fields of a batch, int64 unless said otherwise, T = max_seq_length, P = masking.max_predictions(objective, T):
 
@@ -52,43 +87,49 @@ def make_batches(prepared: Prepared, split: str, objective: ObjectiveConfig, max
     - clm: input_ids, labels [n, T], labels being the next tokens.
 
     Raises:
-        UserError: the split holds less than one sample.
+        UserError: a source's split holds less than one sample.
     """
-    text = {"train": prepared.train, "valid": prepared.valid}[split]
     draw_seed = seed if split == "train" else _VALIDATION_SEED
+    makers = [_maker(source, split, prepared, objective, max_seq_length, draw_seed) for source in prepared.sources]
+    orders = [ShuffledOrder(maker.num_anchors, seed) if split == "train" else PlainOrder(maker.num_anchors) for maker in makers]
+    return Batches(makers, orders, mixture or mixture_of(prepared))
+
+
+def _maker(
+    source: PreparedSource, split: str, prepared: Prepared, objective: ObjectiveConfig, max_seq_length: int, draw_seed: int
+) -> SampleMaker:
+    text = {"train": source.train, "valid": source.valid}[split]
     if isinstance(objective, MlmNspConfig):
         pairs = PairSampler(text, max_seq_length - 3, objective.short_sequence_probability, draw_seed)
-        source: PairSampler | SeparatedBlocks | Blocks = pairs
+        anchored: PairSampler | SeparatedBlocks | Blocks = pairs
     elif isinstance(objective, MlmConfig):
-        source = SeparatedBlocks(text, max_seq_length - 2, prepared.special.sep)
+        anchored = SeparatedBlocks(text, max_seq_length - 2, prepared.special.sep)
     else:
         assert isinstance(objective, ClmConfig), f"no samples for objective.kind={objective.kind}"
-        source = Blocks(text, max_seq_length)
-    if source.num_anchors == 0:
+        anchored = Blocks(text, max_seq_length)
+    if anchored.num_anchors == 0:
+        of_source = f" of {source.name}" if len(prepared.sources) > 1 else ""
         raise UserError(
-            f"the {split} text is below one sample: {len(text.tokens)} tokens for data.max_seq_length={max_seq_length}; "
+            f"the {split} text{of_source} is below one sample: {len(text.tokens)} tokens for data.max_seq_length={max_seq_length}; "
             "give more text or a smaller data.max_seq_length"
         )
-    order = ShuffledOrder(source.num_anchors, seed) if split == "train" else PlainOrder(source.num_anchors)
-    if isinstance(source, Blocks):
-        return ClmBatches(source, order)
+    if isinstance(anchored, Blocks):
+        return ClmSamples(anchored)
     masker = Masker(objective, max_seq_length, prepared, draw_seed)
-    if isinstance(source, SeparatedBlocks):
-        return MlmBatches(source, order, prepared, masker)
-    return PairBatches(source, order, prepared, text.tokens, masker)
+    if isinstance(anchored, SeparatedBlocks):
+        return MlmSamples(anchored, prepared, masker)
+    return PairSamples(anchored, prepared, text.tokens, masker)
 
 
-class PairBatches(Batches):
+class PairSamples(SampleMaker):
     """[CLS] A [SEP] B [SEP] [PAD] ..., masked."""
 
-    def __init__(
-        self, sampler: PairSampler, order: ShuffledOrder | PlainOrder, prepared: Prepared, tokens: np.ndarray, masker: Masker
-    ) -> None:
-        super().__init__(sampler.num_anchors, sampler.max_tokens + 3, order)
+    def __init__(self, sampler: PairSampler, prepared: Prepared, tokens: np.ndarray, masker: Masker) -> None:
+        super().__init__(sampler.num_anchors, sampler.max_tokens + 3)
         self._sampler, self._special, self._masker = sampler, prepared.special, masker
         self._tokens = np.asarray(tokens)
 
-    def _make(self, anchors: np.ndarray, positions: np.ndarray) -> Batch:
+    def make(self, anchors: np.ndarray, positions: np.ndarray) -> Batch:
         pairs = self._sampler.draw(anchors, positions)
         input_ids, maskable, in_second, num_real = self._assemble(pairs)
         masked = self._masker.apply(input_ids, maskable, num_real, positions)
@@ -113,14 +154,14 @@ class PairBatches(Batches):
         return input_ids, maskable, in_second, last_separator[:, 0] + 1
 
 
-class MlmBatches(Batches):
+class MlmSamples(SampleMaker):
     """[CLS] block [SEP], masked; no padding."""
 
-    def __init__(self, blocks: SeparatedBlocks, order: ShuffledOrder | PlainOrder, prepared: Prepared, masker: Masker) -> None:
-        super().__init__(blocks.num_anchors, blocks.length + 2, order)
+    def __init__(self, blocks: SeparatedBlocks, prepared: Prepared, masker: Masker) -> None:
+        super().__init__(blocks.num_anchors, blocks.length + 2)
         self._blocks, self._special, self._masker = blocks, prepared.special, masker
 
-    def _make(self, anchors: np.ndarray, positions: np.ndarray) -> Batch:
+    def make(self, anchors: np.ndarray, positions: np.ndarray) -> Batch:
         blocks, is_text = self._blocks.read(anchors)
         num_samples = len(anchors)
         input_ids = np.full((num_samples, self.sequence_length), self._special.sep, dtype=np.int64)
@@ -132,13 +173,13 @@ class MlmBatches(Batches):
         return {"input_ids": input_ids, "token_type_ids": np.zeros_like(input_ids), "attention_mask": np.ones_like(input_ids)} | masked
 
 
-class ClmBatches(Batches):
+class ClmSamples(SampleMaker):
     """A block and its next tokens."""
 
-    def __init__(self, blocks: Blocks, order: ShuffledOrder | PlainOrder) -> None:
-        super().__init__(blocks.num_anchors, blocks.length, order)
+    def __init__(self, blocks: Blocks) -> None:
+        super().__init__(blocks.num_anchors, blocks.length)
         self._blocks = blocks
 
-    def _make(self, anchors: np.ndarray, positions: np.ndarray) -> Batch:
+    def make(self, anchors: np.ndarray, positions: np.ndarray) -> Batch:
         input_ids, labels = self._blocks.read(anchors)
         return {"input_ids": input_ids, "labels": labels}

@@ -1,123 +1,131 @@
-"""Where text comes from: the sources of a corpus, and its documents one after the other.
+"""From `data` of a configuration to sources: which parts of which text, and what they are known by in the cache."""
 
-A document is a list of lines, none of them blank. Reading streams: nothing but one document is held.
-"""
+from __future__ import annotations
 
-import bz2
 import glob
-import gzip
 import hashlib
-import lzma
 import os.path
-import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-from pretrain.config.schema import DataConfig, StdlibDataConfig, TextDataConfig
-from pretrain.data.stdlib_text import stdlib_documents, stdlib_files
+from pretrain.config.schema import DataConfig, HubDataConfig, MixtureDataConfig, SourceConfig, StdlibDataConfig, TextDataConfig
+from pretrain.data.file_hashes import FileHashes
+from pretrain.data.hub import HubDataset
+from pretrain.data.parts import Part, StdlibModule, parts_of
+from pretrain.data.reading import ReadLog, packing_of
+from pretrain.data.stdlib_text import stdlib_files
 from pretrain.errors import UserError
 
-LONGEST_DOCUMENT_CHARACTERS = 1 << 20
-"""A text without blank lines is cut into documents of about this length, so that memory stays bounded."""
-
-_OPENERS: dict[str, Any] = {".bz2": bz2.open, ".gz": gzip.open, ".xz": lzma.open}
-_BROKEN_ARCHIVE = (EOFError, OSError, lzma.LZMAError, zlib.error)
-_HASH_CHUNK_BYTES = 1 << 20
-
-Document = list[str]
-OnBytes = Callable[[int], None]
-"""Told how many more bytes of the sources (as they lie on disk) have been read."""
+_RECORD_SUFFIXES = (".jsonl", ".ndjson", ".parquet")
 
 
 @dataclass(frozen=True)
-class Corpus:
-    """An ordered list of source files of one kind.
+class Text:
+    """Text to be read: the same documents in the same order every time."""
 
-    `kind` is `stdlib` or `text`; `files` exist, each once.
-    """
+    key: str
+    """The setting that names it, for messages."""
+    identity: dict[str, Any]
+    """What the documents follow from: content hashes of files, or the name of a data set. JSON values."""
+    parts: Callable[[], list[Part]]
+    """Lists what there is to read; may ask the network."""
 
-    kind: str
-    files: tuple[Path, ...]
-
-    def documents(self, on_bytes: OnBytes = lambda num_bytes: None) -> Iterator[Document]:
-        """Every document in order, the same at every call. Raises UserError for a file that is not UTF-8 text."""
-        for path in self.files:
-            if self.kind == "stdlib":
-                yield from _stdlib_documents_once(path)
-                on_bytes(path.stat().st_size)
-            else:
-                yield from text_documents(path, on_bytes)
-
-    def num_bytes(self) -> int:
-        """Size of the sources on disk, compressed as they are."""
-        return sum(path.stat().st_size for path in self.files)
-
-    def content_hash(self) -> str:
-        """Hexadecimal SHA-256 over the sources' content in order; where the files lie and what they are called does not matter."""
-        total = hashlib.sha256(self.kind.encode())
-        for path in self.files:
-            digest = hashlib.sha256()
-            try:
-                with path.open("rb") as file:
-                    while chunk := file.read(_HASH_CHUNK_BYTES):
-                        digest.update(chunk)
-            except OSError as error:
-                raise UserError(f"{path} cannot be read ({error.strerror}); mend its permissions or leave it out of data.paths") from error
-            total.update(f"{path.suffix if path.suffix in _OPENERS else ''}:{digest.hexdigest()};".encode())
-        return total.hexdigest()
+    def documents(self) -> Iterator[str]:
+        """Every document, streamed."""
+        for part in self.parts():
+            yield from part.documents(ReadLog(part.name))
 
 
-def documents(data: DataConfig) -> Iterator[Document]:
-    """The documents of the training text that `data` names, streamed."""
-    return open_corpora(data)[0].documents()
+@dataclass(frozen=True)
+class Source:
+    """One source of the corpus: its training text and, where that is given apart, its validation text."""
+
+    name: str
+    weight: float
+    train: Text
+    valid: Text | None
+
+    def texts(self) -> list[Text]:
+        """All that is to be read."""
+        return [self.train, self.valid] if self.valid else [self.train]
 
 
-def open_corpora(data: DataConfig) -> tuple[Corpus, Corpus | None]:
-    """The training text and, where it is given apart, the validation text. Raises UserError where a path leads nowhere."""
-    if isinstance(data, StdlibDataConfig):
-        files = stdlib_files()
-        if not files:
-            raise UserError("this Python carries no standard library sources to read; give your own text: data=text data.paths=[...]")
-        return Corpus("stdlib", tuple(files)), None
-    assert isinstance(data, TextDataConfig), f"no source for data.kind={data.kind}"
-    train = Corpus("text", _files("data.paths", data.paths))
-    if not data.valid_paths:
-        return train, None
-    valid = Corpus("text", _files("data.valid_paths", data.valid_paths))
-    shared = set(train.files).intersection(valid.files)
+def open_sources(data: DataConfig, progress: bool = False) -> list[Source]:
+    """The sources that `data` names, at least one. Raises UserError where a path leads nowhere."""
+    hashes = FileHashes(Path(data.cache_dir).expanduser(), progress)
+    match data:
+        case StdlibDataConfig():
+            return [Source("stdlib", 1.0, _stdlib(hashes), None)]
+        case TextDataConfig():
+            return [_files_source("text", 1.0, data, "data", hashes)]
+        case HubDataConfig():
+            return [_hub_source("hub", 1.0, data, "data", hashes)]
+        case MixtureDataConfig():
+            return [_mixed(name, source, hashes) for name, source in data.mixture.items()]
+    raise AssertionError(f"no source for data.kind={data.kind}")
+
+
+def _mixed(name: str, source: SourceConfig, hashes: FileHashes) -> Source:
+    make = _files_source if source.paths else _hub_source
+    return make(name, source.weight, source, f"data.mixture.{name}", hashes)
+
+
+def _stdlib(hashes: FileHashes) -> Text:
+    files = tuple(stdlib_files())
+    if not files:
+        raise UserError("this Python carries no standard library sources to read; give your own text: data=text data.paths=[...]")
+    return Text("data", {"stdlib": _content_hash(files, hashes)}, lambda: [StdlibModule(path) for path in files])
+
+
+def _files_source(name: str, weight: float, data: TextDataConfig | SourceConfig, key: str, hashes: FileHashes) -> Source:
+    train = _files(f"{key}.paths", data.paths)
+    valid = _files(f"{key}.valid_paths", data.valid_paths) if data.valid_paths else ()
+    shared = set(train).intersection(valid)
     if shared:
-        raise UserError(f"{min(shared)} is in data.paths and in data.valid_paths; leave it in one of them")
-    return train, valid
+        raise UserError(f"{min(shared)} is in {key}.paths and in {key}.valid_paths; leave it in one of them")
+
+    def text(files: tuple[Path, ...], files_key: str) -> Text:
+        identity: dict[str, Any] = {"files": _content_hash(files, hashes)}
+        if any(_format_suffix(path) in _RECORD_SUFFIXES for path in files):
+            identity["text_field"] = data.text_field
+        return Text(files_key, identity, lambda: [part for path in files for part in parts_of(path, data.text_field)])
+
+    return Source(name, weight, text(train, f"{key}.paths"), text(valid, f"{key}.valid_paths") if valid else None)
 
 
-def text_documents(path: Path, on_bytes: OnBytes) -> Iterator[Document]:
-    """The documents of one text file: runs of lines between blank lines."""
-    document: Document = []
-    num_characters = 0
-    for line in _lines(path, on_bytes):
-        blank = not line or line.isspace()
-        if not blank:
-            document.append(line)
-            num_characters += len(line) + 1
-        if document and (blank or num_characters >= LONGEST_DOCUMENT_CHARACTERS):
-            yield document
-            document, num_characters = [], 0
-    if document:
-        yield document
+def _hub_source(name: str, weight: float, data: HubDataConfig | SourceConfig, key: str, hashes: FileHashes) -> Source:
+    def text(split: str) -> Text:
+        dataset = HubDataset(data.name, data.subset, split, data.revision, data.text_field, data.streaming)
+        identity: dict[str, Any] = {"subset": data.subset, "split": split, "text_field": data.text_field}
+        if dataset.folder:
+            identity["folder"] = _content_hash(tuple(_files_below(dataset.folder)), hashes)
+        else:
+            identity |= {"name": data.name, "revision": data.revision}
+        return Text(f"{key}.name", identity, dataset.parts)
+
+    return Source(name, weight, text(data.split), text(data.valid_split) if data.valid_split else None)
 
 
-@lru_cache(maxsize=None)
-def _stdlib_documents_once(path: Path) -> list[Document]:
-    return list(stdlib_documents(path))
+def _content_hash(files: tuple[Path, ...], hashes: FileHashes) -> str:
+    """Hexadecimal SHA-256 over the files' content in order; where they lie does not matter, nor what they are called but for the suffix
+    that says how they are to be read."""
+    total = hashlib.sha256()
+    for path, digest in zip(files, hashes.of(files), strict=True):
+        suffix = _format_suffix(path) if _format_suffix(path) in _RECORD_SUFFIXES else ""
+        total.update(f"{suffix}{packing_of(path)}:{digest};".encode())
+    return total.hexdigest()
+
+
+def _format_suffix(path: Path) -> str:
+    return Path(path.name.removesuffix(packing_of(path))).suffix
 
 
 def _files(key: str, paths: list[str]) -> tuple[Path, ...]:
     """The files behind paths, folders (all files below, sorted, hidden ones left out) and glob patterns, each once."""
     if not paths:
-        raise UserError(f"{key} is empty; give text files, folders or glob patterns, for example {key}=[corpus/*.txt]")
+        raise UserError(f"{key} is empty; give files, folders or glob patterns, for example {key}=[corpus/*.txt]")
     found: dict[Path, None] = {}
     for pattern in paths:
         literal = Path(pattern).expanduser()
@@ -138,40 +146,3 @@ def _files_below(folder: Path) -> list[Path]:
         return any(part.startswith(".") for part in path.relative_to(folder).parts)
 
     return sorted(path for path in folder.rglob("*") if path.is_file() and not hidden(path))
-
-
-def _lines(path: Path, on_bytes: OnBytes) -> Iterator[str]:
-    """The lines of a UTF-8 file without their ends, unpacked where its name says it is packed; a byte order mark is dropped."""
-    offset = 0
-    try:
-        with path.open("rb") as raw:
-            opener = _OPENERS.get(path.suffix)
-            seen = 0
-            for line in opener(raw) if opener else raw:
-                yield _decode(line, path, offset)
-                offset += len(line)
-                seen = _report(raw, seen, on_bytes)
-    except _BROKEN_ARCHIVE as error:
-        what = f"as {path.suffix[1:]} data" if path.suffix in _OPENERS else "as a text file"
-        raise UserError(f"{path} cannot be read {what} ({error}); replace the file or leave it out of data.paths") from error
-
-
-def _decode(line: bytes, path: Path, offset: int) -> str:
-    try:
-        text = line.decode("utf-8")
-    except UnicodeDecodeError as error:
-        unpacked = " of its unpacked text" if path.suffix in _OPENERS else ""
-        raise UserError(
-            f"{path} is not UTF-8 text: byte 0x{line[error.start]:02x} at byte offset {offset + error.start}{unpacked}; "
-            "convert the file to UTF-8 or leave it out of data.paths"
-        ) from error
-    if offset == 0:
-        text = text.removeprefix("\ufeff")
-    return text.rstrip("\r\n")
-
-
-def _report(raw: BinaryIO, seen: int, on_bytes: OnBytes) -> int:
-    position = raw.tell()
-    if position > seen:
-        on_bytes(position - seen)
-    return position

@@ -1,27 +1,34 @@
-"""A prepared corpus, opened: token files mapped into memory, and what the manifest says about them."""
+"""A prepared corpus: token files mapped into memory, and what the manifest says about them. The folder needs nothing else, wherever it lies."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pretrain.data.file_hashes import sha256_of
+from pretrain.data.progress import Progress
 from pretrain.data.tokenizer import SpecialTokens
 from pretrain.errors import UserError
 
 if TYPE_CHECKING:
     import numpy as np
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
 TOKENIZER_FOLDER = "tokenizer"
+
+_THREADS = 8
+_MOST_TROUBLES = 10
 
 
 @dataclass(frozen=True)
 class Split:
-    """One split, memory-mapped.
+    """One split of one source, memory-mapped.
 
     Attributes:
         tokens: uint16 or uint32 [tokens].
@@ -35,6 +42,24 @@ class Split:
 
 
 @dataclass(frozen=True)
+class PreparedSource:
+    """One source of the corpus.
+
+    Attributes:
+        name: as the configuration calls it.
+        weight: how often it is drawn from, relative to the others, unless a configuration says otherwise.
+        train, valid: its two splits.
+        unigram_counts: int64 [vocab_size], how often each id occurs in the training tokens.
+    """
+
+    name: str
+    weight: float
+    train: Split
+    valid: Split
+    unigram_counts: np.ndarray
+
+
+@dataclass(frozen=True)
 class Prepared:
     """A prepared folder.
 
@@ -45,8 +70,7 @@ class Prepared:
         tokenizer_dir: what AutoTokenizer.from_pretrained and load_tokenizer read.
         vocab_size: entries of the tokenizer.
         special: ids of its special tokens.
-        unigram_counts: int64 [vocab_size], how often each id occurs in the training tokens.
-        train, valid: the two splits.
+        sources: at least one.
     """
 
     folder: Path
@@ -55,26 +79,36 @@ class Prepared:
     tokenizer_dir: Path
     vocab_size: int
     special: SpecialTokens
-    unigram_counts: np.ndarray
-    train: Split
-    valid: Split
+    sources: tuple[PreparedSource, ...]
+
+
+class Damaged(UserError):
+    """A prepared folder that is not whole; `problem` says what of it."""
+
+    def __init__(self, folder: Path, problem: str) -> None:
+        super().__init__(f"{folder} is not a whole prepared corpus ({problem}); delete the folder and prepare again")
+        self.folder, self.problem = folder, problem
+
+    def __reduce__(self) -> tuple:
+        return Damaged, (self.folder, self.problem)
 
 
 def open_prepared(folder: str | Path) -> Prepared:
-    """Open what `prepare` returned; raises UserError where the folder is not whole."""
+    """Open what `prepare` returned; raises Damaged where the folder is not whole (by its files' sizes, see `verify`)."""
     import numpy as np
 
     folder = Path(folder)
-    problem = damage(folder)
-    if problem:
-        raise UserError(f"{folder} is not a whole prepared corpus ({problem}); delete the folder and prepare again")
-    manifest = _read_manifest(folder)
+    manifest = _whole_manifest(folder)
 
-    def split(name: str) -> Split:
+    def split(source: Path, name: str) -> Split:
         def mapped(part: str, dtype: str) -> np.ndarray:
-            return np.memmap(folder / f"{name}.{part}", dtype=dtype, mode="r")
+            return np.memmap(source / f"{name}.{part}", dtype=dtype, mode="r")
 
         return Split(mapped("tokens", manifest["token_dtype"]), mapped("sentence_starts", "<i8"), mapped("document_starts", "<i8"))
+
+    def source(name: str, about: dict[str, Any]) -> PreparedSource:
+        place = folder / name
+        return PreparedSource(name, about["weight"], split(place, "train"), split(place, "valid"), np.load(place / "unigram.npy"))
 
     return Prepared(
         folder=folder,
@@ -83,37 +117,77 @@ def open_prepared(folder: str | Path) -> Prepared:
         tokenizer_dir=folder / TOKENIZER_FOLDER,
         vocab_size=manifest["vocab_size"],
         special=SpecialTokens(**manifest["special_tokens"]),
-        unigram_counts=np.load(folder / "unigram.npy"),
-        train=split("train"),
-        valid=split("valid"),
+        sources=tuple(source(name, about) for name, about in manifest["sources"].items()),
     )
 
 
-def damage(folder: Path) -> str | None:
-    """What is wrong with a prepared folder at a glance (manifest, format, file sizes), or None."""
+def verify(folder: Path, progress: bool = False) -> int:
+    """Compare every file of a prepared folder with its checksum; returns how many there are. Raises Damaged naming the first that differs."""
+    files = _whole_manifest(folder)["files"]
+    with (
+        Progress("checking the prepared files", sum(file["bytes"] for file in files.values()), progress) as bar,
+        ThreadPoolExecutor(_THREADS) as pool,
+    ):
+        for name, digest in zip(files, pool.map(lambda name: sha256_of(folder / name, bar.advance), files)):
+            if digest != files[name]["sha256"]:
+                raise Damaged(folder, f"{name} does not match its checksum")
+    return len(files)
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a prepared folder, unchecked."""
+    return json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+
+
+def describe(manifest: dict[str, Any]) -> Iterator[str]:
+    """What was read and what became of it, in lines for the user; the numbers add up."""
+    for name, source in manifest["sources"].items():
+        reading, counts = source["reading"], source["counts"]
+        left_out = [
+            f"{reading[key]:,} {words}"
+            for key, words in (("too_short", "too short"), ("duplicates", "copies of others"), ("without_tokens", "without a token"))
+            if reading[key]
+        ]
+        yield (
+            f"{name}: {reading['documents']:,} documents from {reading['files']:,} files: "
+            + ", ".join(
+                [f"{counts[split]['documents']:,} for {words}" for split, words in (("train", "training"), ("valid", "validation"))]
+            )
+            + "".join(f", {part}" for part in left_out)
+            + f"; {counts['train']['tokens']:,} training tokens"
+        )
+        troubles = source["troubles"]
+        for file, trouble in list(troubles.items())[:_MOST_TROUBLES]:
+            yield f"  {file}: {_trouble(trouble)}"
+        if len(troubles) > _MOST_TROUBLES:
+            yield f"  and {len(troubles) - _MOST_TROUBLES:,} files more, all in {MANIFEST}"
+
+
+def _trouble(trouble: dict[str, Any]) -> str:
+    said = []
+    if why := trouble.get("cut_short"):
+        said.append(f"cut short ({why}); the {trouble['documents']:,} documents before that are used")
+    if number := trouble.get("bad_unicode"):
+        said.append(f"{number:,} lines with bytes that are not UTF-8; they became U+FFFD")
+    if number := trouble.get("bad_records"):
+        said.append(f"{number:,} records without text")
+    return "; ".join(said) or "holds no text"
+
+
+def _whole_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest, where it and all files that it names are there in their size. Raises Damaged."""
     try:
-        manifest = _read_manifest(folder)
-    except (OSError, ValueError):
-        return f"no readable {MANIFEST}"
-    if manifest.get("format_version") != FORMAT_VERSION:
-        return f"format version {manifest.get('format_version')}, this release reads {FORMAT_VERSION}"
-    for name, file in manifest["files"].items():
+        manifest = read_manifest(folder)
+        version, files = manifest.get("format_version"), manifest.get("files", {})
+    except (OSError, ValueError, AttributeError) as error:
+        raise Damaged(folder, f"no readable {MANIFEST}") from error
+    if version != FORMAT_VERSION:
+        raise Damaged(folder, f"format version {version}, this release reads {FORMAT_VERSION}")
+    for name, file in files.items():
         path = folder / name
         if not path.is_file() or path.stat().st_size != file["bytes"]:
-            return f"{name} is missing or cut short"
-    return None
-
-
-def unigram_log_probs(prepared: Prepared) -> np.ndarray:
-    """Natural logarithm of each token's frequency in the training text, with one added to every count; float64 [vocab_size]."""
-    import numpy as np
-
-    counts = prepared.unigram_counts + 1.0
-    return np.log(counts) - np.log(counts.sum())
-
-
-def _read_manifest(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+            raise Damaged(folder, f"{name} is missing or cut short")
+    return manifest
 
 
 def _fingerprint(manifest: dict[str, Any]) -> str:

@@ -12,7 +12,7 @@ class Progress:
 
     Args:
         title: what is being done, for example "tokenizing".
-        total_bytes: what there is to read.
+        total_bytes: what there is to read; 0 where nobody knows.
         shown: False prints nothing at all.
     """
 
@@ -20,13 +20,13 @@ class Progress:
         self.title, self.total_bytes, self.shown = title, total_bytes, shown
         self.done_bytes = 0
         self._bar: Any = None
-        self._last_line_seconds = time.monotonic()
+        self._begun_seconds = self._last_line_seconds = time.monotonic()
 
     def __enter__(self) -> "Progress":
         if self.shown and sys.stderr.isatty():
             from tqdm import tqdm
 
-            self._bar = tqdm(desc=self.title, total=self.total_bytes, unit="B", unit_scale=True, leave=False)
+            self._bar = tqdm(desc=self.title, total=self.total_bytes or None, unit="B", unit_scale=True, leave=False)
         return self
 
     def __exit__(self, *exc_info: object) -> None:
@@ -40,5 +40,18 @@ class Progress:
             self._bar.update(num_bytes)
         elif self.shown and time.monotonic() - self._last_line_seconds >= _SECONDS_BETWEEN_LINES:
             self._last_line_seconds = time.monotonic()
-            megabytes, total = self.done_bytes / 1e6, self.total_bytes / 1e6
-            print(f"{self.title}: {megabytes:.1f} of {total:.1f} MB ({megabytes / max(total, 1e-9):.0%})", file=sys.stderr, flush=True)
+            print(f"{self.title}: {self._state()}", file=sys.stderr, flush=True)
+
+    def _state(self) -> str:
+        done = f"{self.done_bytes / 1e6:.1f}"
+        if not self.total_bytes:
+            return f"{done} MB"
+        share = min(self.done_bytes / self.total_bytes, 1.0)
+        left = (time.monotonic() - self._begun_seconds) * (1 / max(share, 1e-9) - 1)
+        return f"{done} of {self.total_bytes / 1e6:.1f} MB ({share:.0%}), about {_duration(left)} left"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

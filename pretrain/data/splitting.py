@@ -1,58 +1,66 @@
-"""Which documents are held out for validation."""
+"""Which documents are held out for validation, and which are left out as copies: decided from the hashes of their texts alone."""
 
-import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 
-from pretrain.data.corpus import Document
-from pretrain.errors import UserError
+import numpy as np
 
 TRAIN, VALID = "train", "valid"
 
+_DOCUMENTS_AT_ONCE = 1 << 22
 
-def split_by_hash(documents: Iterable[Document], fraction: float) -> Iterator[tuple[str, Document]]:
-    """Each document with its split: validation where the hash of its text, as a number in [0, 1), lies below `fraction`.
 
-    Neither split stays empty. While all documents so far fall on one side, the one nearest to the other side is held back; it
-    goes there if none comes by itself. A corpus of one document is cut in two, its tail of about `fraction` held out.
+def held_out(digests: Iterator[np.ndarray], fraction: float) -> np.ndarray:
+    """Which documents of a source go to validation: those whose hash, as a number in [0, 1), lies below `fraction`.
+
+    Neither split stays empty where there are two documents or more: the one nearest to the other side goes there.
+
+    Args:
+        digests: uint8 [documents, 16] arrays, in order.
+        fraction: between 0 and 1.
+
+    Returns:
+        bool [documents].
     """
-    held: tuple[float, Document] | None = None
-    both_filled = False
-    num_given = 0
-    for document in documents:
-        current = (_number_of(document) - fraction, document)
-        if held is not None and (held[0] < 0) != (current[0] < 0):
-            both_filled = True
-            yield _side(held), held[1]
-            held = None
-        if both_filled:
-            yield _side(current), document
-        elif held is None:
-            held = current
-        else:
-            held, farther = sorted((held, current), key=lambda scored: abs(scored[0]))
-            yield _side(farther), farther[1]
-            num_given += 1
-    if held is not None and num_given:
-        yield (TRAIN if _side(held) == VALID else VALID), held[1]
-    elif held is not None:
-        yield from _cut(held[1], fraction)
+    sides: list[np.ndarray] = [np.zeros(0, dtype=bool)]
+    lowest, highest, start = (1.0, 0), (-1.0, 0), 0  # (number, document)
+    for digest in digests:
+        if len(digest):
+            numbers = digest[:, :8].copy().view("<u8")[:, 0] / 2.0**64
+            sides.append(numbers < fraction)
+            lowest = min(lowest, (numbers.min(), start + int(numbers.argmin())))
+            highest = max(highest, (numbers.max(), start + int(numbers.argmax())), key=lambda pair: pair[0])
+            start += len(digest)
+    valid = np.concatenate(sides)
+    if start > 1 and not valid.any():
+        valid[lowest[1]] = True
+    elif start > 1 and valid.all():
+        valid[highest[1]] = False
+    return valid
 
 
-def _number_of(document: Document) -> float:
-    digest = hashlib.blake2b("\n".join(document).encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "little") / 2**64
+def copies(digests: Callable[[], Iterator[np.ndarray]], num_documents: int) -> np.ndarray:
+    """Which documents have the same text as an earlier one, by their 128-bit hashes.
 
+    The hashes are sorted in as many passes as keep memory bounded, each pass over those that begin alike.
 
-def _side(scored: tuple[float, Document]) -> str:
-    return VALID if scored[0] < 0 else TRAIN
+    Args:
+        digests: gives uint8 [documents, 16] arrays in order, from the beginning at each call.
+        num_documents: rows of all of them.
 
-
-def _cut(document: Document, fraction: float) -> Iterator[tuple[str, Document]]:
-    """The only document's head and tail: cut between lines, or within its only line between words."""
-    whole_lines = len(document) > 1
-    parts = document if whole_lines else document[0].split(" ")
-    if len(parts) < 2:
-        raise UserError("the corpus is a single word; give more text in data.paths")
-    tail_length = min(len(parts) - 1, max(1, round(fraction * len(parts))))
-    for split, piece in ((TRAIN, parts[:-tail_length]), (VALID, parts[-tail_length:])):
-        yield split, piece if whole_lines else [" ".join(piece)]
+    Returns:
+        bool [num_documents].
+    """
+    found = np.zeros(num_documents, dtype=bool)
+    num_passes = -(-num_documents // _DOCUMENTS_AT_ONCE) or 1
+    for number in range(num_passes):
+        rows, hashes, start = [], [], 0
+        for digest in digests():
+            mine = np.flatnonzero(digest[:, 8:].copy().view("<u8")[:, 0] % num_passes == number)
+            rows.append(start + mine)
+            hashes.append(np.ascontiguousarray(digest[mine]).view(f"V{digest.shape[1]}")[:, 0])
+            start += len(digest)
+        if rows:
+            order = np.concatenate(rows)
+            _, first = np.unique(np.concatenate(hashes), return_index=True)
+            found[np.delete(order, first)] = True
+    return found

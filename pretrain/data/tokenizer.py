@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pretrain.config.schema import TokenizerConfig
-from pretrain.data import vocabulary_files
+from pretrain.data import tokenizer_files
+from pretrain.data.tokenizer_files import PUBLISHED_VOCAB_SIZE
 from pretrain.errors import UserError
 
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
 WORDPIECE_SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 END_OF_TEXT = "<|endoftext|>"
-PUBLISHED_VOCAB_SIZE = {"wordpiece": 30_522, "bpe": 50_257}
 _KIND_OF_FAMILY = {"bert": "wordpiece", "gpt2": "bpe"}
 _FEWEST_OCCURRENCES = 2
 _LARGEST_ALPHABET = 1000
@@ -64,9 +64,9 @@ def build_tokenizer(config: TokenizerConfig, kind: str, texts: Callable[[], Iter
             does not fit.
     """
     if config.path is not None:
-        return _from_files(config, kind)
+        return _given(config, kind)
     vocab_size = config.vocab_size or PUBLISHED_VOCAB_SIZE[kind]
-    return _train_wordpiece(texts, vocab_size, config.lowercase) if kind == "wordpiece" else _train_bpe(texts, vocab_size)
+    return _train_wordpiece(texts, vocab_size, config.lowercase is not False) if kind == "wordpiece" else _train_bpe(texts, vocab_size)
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:
@@ -84,14 +84,20 @@ def special_tokens(tokenizer: Tokenizer) -> SpecialTokens:
     return SpecialTokens(pad, unk, cls, sep, mask)
 
 
-def save_tokenizer(tokenizer: Tokenizer, folder: Path, lowercase: bool) -> None:
+def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
     """Write tokenizer.json, the vocabulary files and the configuration that AutoTokenizer looks for into a new folder."""
     folder.mkdir()
     tokenizer.save(str(folder / "tokenizer.json"))
     tokenizer.model.save(str(folder))
     if tokenizer.token_to_id("[MASK]") is not None:
         named = dict(zip(("pad_token", "unk_token", "cls_token", "sep_token", "mask_token"), WORDPIECE_SPECIALS))
-        settings = {"tokenizer_class": "BertTokenizer", "do_lower_case": lowercase, "strip_accents": None, "tokenize_chinese_chars": True}
+        normalizer = json.loads(tokenizer.to_str())["normalizer"] or {}
+        settings = {
+            "tokenizer_class": "BertTokenizer",
+            "do_lower_case": normalizer.get("lowercase", False),
+            "strip_accents": normalizer.get("strip_accents"),
+            "tokenize_chinese_chars": normalizer.get("handle_chinese_chars", True),
+        }
     else:
         named = dict.fromkeys(("bos_token", "eos_token", "unk_token"), END_OF_TEXT)
         settings = {"tokenizer_class": "GPT2Tokenizer", "add_prefix_space": False}
@@ -178,22 +184,56 @@ def _check_trained_size(vocab_size: int, least: int, kind: str) -> None:
         )
 
 
-def _from_files(config: TokenizerConfig, kind: str) -> Tokenizer:
-    path = Path(config.path).expanduser()
-    files = vocabulary_files.find(path, kind)
+def _given(config: TokenizerConfig, kind: str) -> Tokenizer:
+    files = tokenizer_files.find(config.path, kind)
     try:
-        if kind == "wordpiece":
-            vocab = vocabulary_files.read_wordpiece(files[0])
-        else:
-            vocab, merges = vocabulary_files.read_bpe(*files)
+        tokenizer = _fast(files.fast, kind) if files.fast else _from_vocabulary(config, kind, files)
+    except UserError:
+        raise
     except (OSError, ValueError) as error:
         raise UserError(f"tokenizer.path={config.path} cannot be read as a {kind} vocabulary ({error}); mend or replace it") from error
-    missing = [token for token in (WORDPIECE_SPECIALS if kind == "wordpiece" else (END_OF_TEXT,)) if token not in vocab]
-    if missing:
-        raise UserError(f"tokenizer.path: {files[0]} lacks {', '.join(missing)}; add them or give a {kind} vocabulary")
-    if config.vocab_size not in (None, len(vocab)):
-        raise UserError(f"tokenizer.vocab_size={config.vocab_size} but {files[0]} has {len(vocab)} entries; leave tokenizer.vocab_size out")
-    try:
-        return _wordpiece(vocab, config.lowercase) if kind == "wordpiece" else _bpe(vocab, merges)
     except Exception as error:  # the library raises plain Exception, for example for a merge of unknown tokens
         raise UserError(f"tokenizer.path={config.path} is not a whole {kind} vocabulary ({error}); mend or replace the files") from error
+    _check_given(config, kind, tokenizer)
+    return tokenizer
+
+
+def _fast(path: Path, kind: str) -> Tokenizer:
+    """A tokenizer.json as it is, but for the cutting and padding that some are saved with."""
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(path))
+    found = type(tokenizer.model).__name__
+    if found.lower() != kind:
+        raise UserError(f"tokenizer.path: {path} holds a {found} tokenizer, this model needs {kind}; give another tokenizer or model")
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
+
+
+def _from_vocabulary(config: TokenizerConfig, kind: str, files: tokenizer_files.TokenizerFiles) -> Tokenizer:
+    if kind == "bpe":
+        vocab, merges = tokenizer_files.read_bpe(*files.vocabulary)
+        _check_specials(config, kind, vocab)
+        return _bpe(vocab, merges)
+    lowercase = next((said for said in (config.lowercase, files.lowercase) if said is not None), True)
+    vocab = tokenizer_files.read_wordpiece(files.vocabulary[0])
+    _check_specials(config, kind, vocab)
+    return _wordpiece(vocab, lowercase)
+
+
+def _check_specials(config: TokenizerConfig, kind: str, vocab: dict[str, int]) -> None:
+    missing = [token for token in (WORDPIECE_SPECIALS if kind == "wordpiece" else (END_OF_TEXT,)) if token not in vocab]
+    if missing:
+        raise UserError(f"tokenizer.path={config.path} lacks {', '.join(missing)}; add them or give another {kind} vocabulary")
+
+
+def _check_given(config: TokenizerConfig, kind: str, tokenizer: Tokenizer) -> None:
+    _check_specials(config, kind, tokenizer.get_vocab())
+    if config.vocab_size not in (None, tokenizer.get_vocab_size()):
+        raise UserError(
+            f"tokenizer.vocab_size={config.vocab_size} but {config.path} has {tokenizer.get_vocab_size()} entries; leave tokenizer.vocab_size out"
+        )
+    own = (json.loads(tokenizer.to_str())["normalizer"] or {}).get("lowercase")
+    if kind == "wordpiece" and config.lowercase is not None and own not in (None, config.lowercase):
+        raise UserError(f"tokenizer.lowercase={config.lowercase} but {config.path} says {own}; leave tokenizer.lowercase out")

@@ -79,6 +79,13 @@ def test_wandb_has_its_doors():
     assert not outside(importers("wandb"), r"pretrain/(tracker|report|workspace)\b")
 
 
+def test_each_format_has_one_reader():
+    assert not outside(importers("datasets"), r"pretrain/data/hub\.py")
+    assert not outside(importers("huggingface_hub"), r"pretrain/data/tokenizer_files\.py")
+    assert not outside(importers("pyarrow"), r"pretrain/data/parts\.py")
+    assert not {file for library in ("datasets", "pyarrow", "tokenizers", "huggingface_hub") for file in importers(library, True)}
+
+
 @pytest.mark.parametrize("library", ["hydra", "omegaconf"])
 def test_hydra_ends_at_the_typed_config(library: str):
     assert not outside(importers(library), "pretrain/config/", r"pretrain/__main__\.py")

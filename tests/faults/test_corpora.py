@@ -23,8 +23,20 @@ def empty(folder: Path) -> tuple[str, ...]:
 
 
 def undecodable(folder: Path) -> tuple[str, ...]:
-    (folder / "latin.txt").write_bytes(TEXT.encode() + b"caf\xe9 au lait\n")
+    (folder / "latin.txt").write_bytes(b"caf\xe9 au lait\n" * 30 + TEXT.encode()[:200])
     return ("data.paths=[latin.txt]",)
+
+
+def no_data_set(folder: Path) -> tuple[str, ...]:
+    return ("data=hub", "data.name=nobody/nothing")
+
+
+def no_sources(folder: Path) -> tuple[str, ...]:
+    return ("data=mixture",)
+
+
+def not_prepared(folder: Path) -> tuple[str, ...]:
+    return ("data=prepared", "data.path=nowhere")
 
 
 def truncated(folder: Path) -> tuple[str, ...]:
@@ -63,7 +75,10 @@ CASES = {
     no_file: "nowhere.txt",
     no_match: r"\*\.jsonl",
     empty: "data.paths",
-    undecodable: r"latin\.txt.*byte \d+",
+    undecodable: r"latin\.txt is not UTF-8 text: 30 of \d+ lines",
+    no_data_set: r"data\.name=nobody/nothing cannot be read",
+    no_sources: r"data=mixture has no sources; add some",
+    not_prepared: r"data\.path=nowhere is not a folder",
     truncated: r"cut\.txt\.bz2",
     below_one_sample: "sample",
     vocabulary_too_small: r"tokenizer\.vocab_size=12 .* give \d+ or more",
@@ -74,14 +89,15 @@ CASES = {
 
 
 @pytest.mark.parametrize("make", CASES, ids=lambda make: make.__name__)
-def test_it_is_one_line_with_the_mend_and_nothing_is_left(run_pretrain, make) -> None:
+def test_it_is_one_line_with_the_mend_and_nothing_is_left(run_pretrain, make, monkeypatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     folder = run_pretrain.folder
     settings = make(folder)
-    done = run_pretrain("data=text", "data.cache_dir=cache", "run.dir=runs", "tracker=none", "launch.num_processes=1", *settings)
+    done = run_pretrain("data=text", *settings, "data.cache_dir=cache", "run.dir=runs", "tracker=none", "launch.num_processes=1")
     assert done.returncode == 2, done.stderr
     *notices, error = done.stderr.strip().splitlines()
     assert error.startswith("error: ") and re.search(CASES[make], error), done.stderr
-    assert all(notice.startswith(("preparing ", "training the tokenizer", "tokenizing")) for notice in notices), done.stderr
+    assert all(notice.startswith(("preparing ", "training the tokenizer", "tokenizing", "text: ")) for notice in notices), done.stderr
     assert not (folder / "runs").exists()
     left = [path for path in (folder / "cache").glob("*") if path.suffix != ".lock"] if (folder / "cache").exists() else []
     assert left == [] or make is below_one_sample  # that corpus is whole, only too small for this length

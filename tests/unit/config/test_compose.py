@@ -10,6 +10,7 @@ from pretrain.config.location import configs_dir, group_choices
 from pretrain.errors import UserError
 
 CHOICES = [(group, name) for group, names in group_choices().items() for name in names if group != "experiment"]
+NAMED_DATASETS = {"wikipedia": "wikimedia/wikipedia", "openwebtext": "Skylion007/openwebtext"}
 NEEDS = {"clm": ["model=gpt2_tiny"], "gpt2": ["objective=clm"]}
 
 
@@ -23,7 +24,11 @@ def test_every_experiment_composes_and_names_its_run_after_itself(name: str):
 @pytest.mark.parametrize(("group", "name"), CHOICES, ids=lambda value: value)
 def test_every_choice_composes_to_the_dataclass_of_its_name(group: str, name: str):
     part = getattr(compose([f"{group}={name}", *NEEDS.get(name.partition("_")[0], [])]), group)
-    assert name in (getattr(part, "name", None), getattr(part, "kind", None), f"stage{getattr(part, 'stage', None)}")
+    assert NAMED_DATASETS.get(name, name) in (
+        getattr(part, "name", None),
+        getattr(part, "kind", None),
+        f"stage{getattr(part, 'stage', None)}",
+    )
 
 
 @pytest.mark.parametrize(
@@ -158,3 +163,30 @@ class TestUserFolder:
         with pytest.raises(UserError, match=message) as error:
             compose(["experiment=bad"], str(folder))
         assert "\n" not in str(error.value)
+
+
+MIXED = ["data=mixture", "data.mixture.wiki.name=wikimedia/wikipedia", "data.mixture.wiki.weight=3", "data.mixture.books.paths=[books/]"]
+
+
+def test_a_mixture_is_named_source_by_source():
+    mixture = compose(MIXED).data.mixture
+    assert {name: (source.weight, source.paths, source.name) for name, source in mixture.items()} == {
+        "wiki": (3.0, [], "wikimedia/wikipedia"),
+        "books": (1.0, ["books/"], ""),
+    }
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("data.mixture.wiki.wheight=2", r"data.mixture.wiki: Key 'wheight' not in 'SourceConfig'; its settings are weight, paths"),
+        ("data.mixture.wiki.weight=0", r"data.mixture.wiki.weight=0.0 is not valid; give a number above 0"),
+        ("data.mixture.wiki.weight=much", r"data.mixture.wiki: Value 'much' of type 'str' could not be converted to Float"),
+        ("data.mixture.wiki.paths=[a]", r"data.mixture.wiki must have either paths \(files\) or name \(a data set of the hub\)"),
+        ("data.mixture.web.weight=1", r"data.mixture.web must have either paths"),
+    ],
+)
+def test_a_mixture_that_makes_no_sense_is_one_line(override: str, message: str):
+    with pytest.raises(UserError, match=message) as caught:
+        compose([*MIXED, override])
+    assert "\n" not in str(caught.value)

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from pretrain.config.schema import BertConfig, Config, DataConfig, Gpt2Config, TokenizerConfig
-from pretrain.data.prepared import Prepared, Split
+from pretrain.data.prepared import Prepared, PreparedSource, Split
 from pretrain.data.tokenizer import SpecialTokens
 
 WORDS = (
@@ -49,9 +49,15 @@ def synthetic(documents: list[list[int]], valid: list[list[int]] | None = None) 
         tokenizer_dir=Path("nowhere"),
         vocab_size=10 + len(train.tokens),
         special=SpecialTokens(pad=0, unk=1, cls=2, sep=3, mask=4),
-        unigram_counts=np.ones(10 + len(train.tokens), dtype=np.int64),
-        train=train,
-        valid=split(valid if valid is not None else documents),
+        sources=(
+            PreparedSource(
+                name="synthetic",
+                weight=1.0,
+                train=train,
+                valid=split(valid if valid is not None else documents),
+                unigram_counts=np.ones(10 + len(train.tokens), dtype=np.int64),
+            ),
+        ),
     )
 
 

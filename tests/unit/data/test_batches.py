@@ -119,8 +119,8 @@ def test_a_pair_that_follows_on_and_is_not_cut_short_covers_its_chunk():
 def test_pairs_hold_text_of_one_document_each_and_labels_are_right():
     batches = make_batches(PREPARED, "train", MlmNspConfig(), LENGTH, seed=5)
     fields = batches.batch(np.arange(3000))
-    sentence_starts = np.asarray(PREPARED.train.sentence_starts)
-    document_starts = sentence_starts[np.asarray(PREPARED.train.document_starts)]
+    sentence_starts = np.asarray(PREPARED.sources[0].train.sentence_starts)
+    document_starts = sentence_starts[np.asarray(PREPARED.sources[0].train.document_starts)]
 
     def document_of(offsets):
         found = np.unique(np.searchsorted(document_starts, offsets, side="right") - 1)
@@ -213,14 +213,14 @@ def test_special_tokens_are_never_predicted(objective):
 def test_unmasking_restores_the_text(bert):
     tokenizer = load_tokenizer(bert.tokenizer_dir)
     fields = make_batches(bert, "valid", MlmNspConfig(short_sequence_probability=0.0), 64, seed=0).batch(np.arange(5))
-    text = tokenizer.decode(np.asarray(bert.valid.tokens).tolist())
+    text = tokenizer.decode(np.asarray(bert.sources[0].valid.tokens).tolist())
     for row in restored(fields):
         first, _ = np.flatnonzero(row == bert.special.sep)
         assert tokenizer.decode(row[1:first].tolist()) in text
 
 
 def test_gpt2_documents_end_with_the_end_of_text(gpt2):
-    tokens, ends = np.asarray(gpt2.train.tokens), np.asarray(gpt2.train.sentence_starts)[1:] - 1
+    tokens, ends = np.asarray(gpt2.sources[0].train.tokens), np.asarray(gpt2.sources[0].train.sentence_starts)[1:] - 1
     assert np.array_equal(np.flatnonzero(tokens == gpt2.special.eot), ends)
 
 

@@ -1,3 +1,4 @@
+import bz2
 import json
 import os
 import signal
@@ -11,13 +12,14 @@ import numpy as np
 import pytest
 
 from pretrain import durable
-from pretrain.config.schema import StdlibDataConfig, TextDataConfig
+from pretrain.config.schema import MixtureDataConfig, PreparedDataConfig, StdlibDataConfig, TextDataConfig
+from pretrain.data import preparation, segments, token_files
 from pretrain.data import prepare as prepare_module
-from pretrain.data import token_files
 from pretrain.data.prepare import prepare
-from pretrain.data.prepared import open_prepared, unigram_log_probs
+from pretrain.data.prepared import describe, open_prepared
 from pretrain.data.tokenizer import load_tokenizer
 from pretrain.errors import UserError
+from pretrain.evaluate import unigram_log_probs
 from tests.unit.data.corpora import english, make_config
 
 
@@ -38,7 +40,7 @@ def test_bert_sentences_come_back_from_the_files(tmp_path):
     prepared = open_prepared(prepare(config(tmp_path), progress=False))
     tokenizer = load_tokenizer(prepared.tokenizer_dir)
     found = []
-    for split in (prepared.train, prepared.valid):
+    for split in (prepared.sources[0].train, prepared.sources[0].valid):
         bounds = split.document_starts
         assert split.sentence_starts[-1] == len(split.tokens) and bounds[-1] == len(split.sentence_starts) - 1
         for first, end in zip(bounds[:-1], bounds[1:]):
@@ -55,7 +57,7 @@ def test_gpt2_text_comes_back_byte_for_byte(tmp_path):
     prepared = open_prepared(prepare(config(tmp_path, "gpt2", text), progress=False))
     tokenizer = load_tokenizer(prepared.tokenizer_dir)
     found = []
-    for split in (prepared.train, prepared.valid):
+    for split in (prepared.sources[0].train, prepared.sources[0].valid):
         for start, end in zip(split.sentence_starts[:-1], split.sentence_starts[1:]):
             ids = split.tokens[start:end].tolist()
             assert ids.pop() == prepared.special.eot and prepared.special.eot not in ids
@@ -65,31 +67,34 @@ def test_gpt2_text_comes_back_byte_for_byte(tmp_path):
 
 def test_manifest_and_unigram_counts_agree_with_the_files(tmp_path):
     prepared = open_prepared(prepare(config(tmp_path), progress=False))
-    for name, split in (("train", prepared.train), ("valid", prepared.valid)):
-        counts = prepared.manifest["counts"][name]
+    (source,) = prepared.sources
+    for name, split in (("train", source.train), ("valid", source.valid)):
+        counts = prepared.manifest["sources"]["text"]["counts"][name]
         assert counts["tokens"] == len(split.tokens) and counts["sentences"] == len(split.sentence_starts) - 1
         assert counts["documents"] == len(split.document_starts) - 1 > 0
         assert split.tokens.dtype == np.uint16
-    assert np.array_equal(prepared.unigram_counts, np.bincount(prepared.train.tokens, minlength=prepared.vocab_size))
-    log_probs = unigram_log_probs(prepared)
+    assert np.array_equal(source.unigram_counts, np.bincount(source.train.tokens, minlength=prepared.vocab_size))
+    log_probs = unigram_log_probs(prepared, np.ones(1))
     assert log_probs.dtype == np.float64 and np.exp(log_probs).sum() == pytest.approx(1)
-    assert np.argmax(log_probs) == np.argmax(prepared.unigram_counts)
+    assert np.argmax(log_probs) == np.argmax(source.unigram_counts)
 
 
 def test_large_vocabularies_take_four_bytes():
     assert [token_files.token_dtype(size).itemsize for size in (1 << 16, (1 << 16) + 1)] == [2, 4]
 
 
-def test_many_small_batches_give_the_same_files(tmp_path, monkeypatch):
+@pytest.mark.parametrize("segment_characters", [1 << 24, 500])
+def test_many_small_batches_and_segments_give_the_same_files(tmp_path, monkeypatch, segment_characters):
     first = open_prepared(prepare(config(tmp_path), progress=False))
-    monkeypatch.setattr(token_files, "_BATCH_CHARACTERS", 100)
+    monkeypatch.setattr(segments, "BATCH_CHARACTERS", 100)
+    monkeypatch.setattr(segments, "SEGMENT_CHARACTERS", segment_characters)
     second = open_prepared(prepare(config(tmp_path, cache_dir=str(tmp_path / "cache2")), progress=False))
     assert first.fingerprint == second.fingerprint
 
 
 def test_the_second_time_it_is_only_looked_up(tmp_path, monkeypatch):
     folder = prepare(config(tmp_path), progress=False)
-    monkeypatch.setattr(prepare_module, "_build", None)
+    monkeypatch.setattr(prepare_module, "Preparation", None)
     start = time.monotonic()
     assert prepare(config(tmp_path), progress=False) == folder
     assert time.monotonic() - start < 1
@@ -113,13 +118,13 @@ def test_what_changes_the_result_changes_the_key(tmp_path):
 def test_given_validation_text_is_used_whole_and_alone(tmp_path):
     (tmp_path / "valid.txt").write_text("The river window.\nThe garden stone.\n")
     prepared = open_prepared(prepare(config(tmp_path, valid_paths=[str(tmp_path / "valid.txt")]), progress=False))
-    assert prepared.manifest["counts"]["valid"]["sentences"] == 2
-    assert prepared.manifest["counts"]["train"]["documents"] == 30
+    assert prepared.manifest["sources"]["text"]["counts"]["valid"]["sentences"] == 2
+    assert prepared.manifest["sources"]["text"]["counts"]["train"]["documents"] == 30
 
 
 def test_a_corpus_of_one_document_has_a_validation_tail(tmp_path):
     prepared = open_prepared(prepare(config(tmp_path, text=english(1, sentences=(40, 40))), progress=False))
-    assert [prepared.manifest["counts"][split]["sentences"] for split in ("train", "valid")] == [32, 8]
+    assert [prepared.manifest["sources"]["text"]["counts"][split]["sentences"] for split in ("train", "valid")] == [32, 8]
 
 
 @pytest.mark.parametrize("text", ["", "\n \n\n", "\ufeff"])
@@ -136,9 +141,9 @@ def test_empty_validation_text_is_refused(tmp_path):
     assert entries(tmp_path) == []
 
 
-def test_an_undecodable_file_leaves_nothing(tmp_path):
-    (tmp_path / "corpus.txt").write_bytes(english(5).encode() + b"\xff")
-    with pytest.raises(UserError, match="is not UTF-8 text: byte 0xff at byte offset"):
+def test_a_file_that_is_mostly_not_text_leaves_nothing(tmp_path):
+    (tmp_path / "corpus.txt").write_bytes(b"caf\xe9\n" * 10 + b"plain\n")
+    with pytest.raises(UserError, match="is not UTF-8 text: 10 of 11 lines"):
         prepare(config(tmp_path), progress=False)
     assert entries(tmp_path) == []
 
@@ -158,24 +163,130 @@ def test_missing_text_is_found_before_the_cache_is_touched(tmp_path):
 def test_a_damaged_folder_is_made_again(tmp_path):
     folder = prepare(config(tmp_path), progress=False)
     fingerprint = open_prepared(folder).fingerprint
-    os.truncate(folder / "train.tokens", 10)
-    with pytest.raises(UserError, match="train.tokens is missing or cut short"):
+    os.truncate(folder / "text" / "train.tokens", 10)
+    with pytest.raises(UserError, match="text/train.tokens is missing or cut short"):
         open_prepared(folder)
     assert prepare(config(tmp_path), progress=False) == folder
     assert open_prepared(folder).fingerprint == fingerprint
+
+
+def flip_a_bit(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("name", ["text/train.tokens", "text/valid.document_starts", "text/unigram.npy", "tokenizer/tokenizer.json"])
+def test_a_flipped_bit_is_found_by_checksum_and_the_file_named(tmp_path, capsys, name):
+    made = prepare(config(tmp_path), progress=False)
+    fingerprint = open_prepared(made).fingerprint
+    moved = made.rename(tmp_path / "moved")
+    flip_a_bit(moved / name)
+    given = make_config("bert", PreparedDataConfig(path=str(moved)))
+    with pytest.raises(UserError, match=rf"moved is not a whole prepared corpus \({name} does not match its checksum\); delete the folder"):
+        prepare(given, progress=False)
+    moved.rename(made)
+    assert open_prepared(prepare(config(tmp_path))).fingerprint == fingerprint
+    assert f"{made} is not whole ({name} does not match its checksum); preparing it again" in capsys.readouterr().err
+
+
+def test_a_prepared_folder_is_used_wherever_it_lies_without_the_corpus(tmp_path):
+    made = prepare(config(tmp_path), progress=False)
+    fingerprint = open_prepared(made).fingerprint
+    moved = made.rename(tmp_path / "moved")
+    (tmp_path / "corpus.txt").unlink()
+    given = make_config("bert", PreparedDataConfig(path=str(moved)))
+    assert prepare(given, progress=False) == moved and open_prepared(moved).fingerprint == fingerprint
+    with pytest.raises(UserError, match="was prepared with a wordpiece tokenizer; model.family=gpt2 needs bpe"):
+        prepare(make_config("gpt2", PreparedDataConfig(path=str(moved))), progress=False)
+    with pytest.raises(UserError, match="data.path=.*nowhere is not a folder"):
+        prepare(make_config("bert", PreparedDataConfig(path=str(tmp_path / "nowhere"))), progress=False)
+
+
+def test_an_output_folder_is_made_once_and_never_overwritten(tmp_path):
+    output = tmp_path / "mine"
+    assert prepare(config(tmp_path), output=output, progress=False) == output == prepare(config(tmp_path), output=output, progress=False)
+    with pytest.raises(UserError, match="mine was prepared from another corpus or with other settings; give another folder"):
+        prepare(config(tmp_path, vocab_size=151), output=output, progress=False)
+    (tmp_path / "letters").mkdir()
+    (tmp_path / "letters" / "a.txt").write_text("Dear")
+    with pytest.raises(UserError, match="letters is not empty and not a prepared corpus"):
+        prepare(config(tmp_path), output=tmp_path / "letters", progress=False)
+    assert (tmp_path / "letters" / "a.txt").read_text() == "Dear"
+
+
+def manifest_of(folder):
+    return json.loads((folder / "manifest.json").read_text())
+
+
+def test_what_is_left_out_is_counted_and_the_counts_add_up(tmp_path):
+    """Ten shards, of which one is cut short, one holds bytes that are not Unicode, and one is empty."""
+    shards = tmp_path / "shards"
+    shards.mkdir()
+    for number in range(10):
+        text = english(20, seed=number) + "\nTiny.\n\n" + english(2, seed=99) + "\n\u200b\n"
+        (shards / f"{number}.txt").write_text(text, encoding="utf-8")
+    long = "\n\n".join(f"Document {number}. {os.urandom(500).hex()}" for number in range(2000))
+    packed = bz2.compress(long.encode())
+    (shards / "3.txt").unlink()
+    (shards / "3.txt.bz2").write_bytes(packed[: len(packed) * 2 // 3])
+    (shards / "5.txt").write_bytes(english(20, seed=5).encode() + b"\nIt is caf\xe9.\n\xff.\n")
+    (shards / "7.txt").write_text("")
+    made = prepare(config(tmp_path, paths=[str(shards)], min_document_characters=7, deduplicate=True), progress=False)
+    source = manifest_of(made)["sources"]["text"]
+    reading, kept = source["reading"], sum(split["documents"] for split in source["counts"].values())
+    assert reading["documents"] == kept + reading["too_short"] + reading["without_tokens"] + reading["duplicates"]
+    assert reading["files"] == 10
+    assert (reading["too_short"], reading["bad_unicode"]) == (7 + 7, 2)  # "Tiny." and the zero-width space, in all shards but 3, 5 and 7
+    assert reading["duplicates"] == 6 * 2
+    troubles = {Path(name).name: trouble for name, trouble in source["troubles"].items()}
+    assert troubles.keys() == {"3.txt.bz2", "5.txt", "7.txt"}
+    cut = troubles["3.txt.bz2"]
+    assert 0 < cut["documents"] < 2000 and cut["cut_short"]
+    assert troubles["5.txt"]["bad_unicode"] == 2 and troubles["7.txt"] == {"documents": 0}
+    said = "\n".join(describe(manifest_of(made)))
+    assert f"{reading['documents']:,} documents from 10 files" in said and "14 too short, 12 copies of others" in said
+    assert f"cut short ({cut['cut_short']}); the {cut['documents']:,} documents before that are used" in said
+    assert "5.txt: 2 lines with bytes that are not UTF-8; they became U+FFFD" in said and "7.txt: holds no text" in said
+
+
+def test_sources_lie_apart_and_share_a_tokenizer(tmp_path):
+    for name in ("wiki", "books"):
+        (tmp_path / f"{name}.txt").write_text(english(20, seed=len(name)))
+    mixture = {name: {"paths": [str(tmp_path / f"{name}.txt")], "weight": weight} for name, weight in (("wiki", 3), ("books", 1))}
+    data = MixtureDataConfig(mixture=mixture, cache_dir=str(tmp_path / "cache"), validation_fraction=0.2)
+    prepared = open_prepared(prepare(make_config("bert", data, vocab_size=150), progress=False))
+    assert [(source.name, source.weight) for source in prepared.sources] == [("wiki", 3.0), ("books", 1.0)]
+    apart = open_prepared(prepare(config(tmp_path, paths=mixture["wiki"]["paths"]), progress=False))
+    counts = [manifest["sources"][name]["counts"] for manifest, name in ((prepared.manifest, "wiki"), (apart.manifest, "text"))]
+    assert counts[0]["train"]["documents"] == counts[1]["train"]["documents"]
+    data.mixture["wiki"].weight = 1.0  # weights are the run's, not the text's
+    assert prepare(make_config("bert", data, vocab_size=150), progress=False) == prepared.folder
+
+
+def test_all_cores_give_the_same_files_as_one(tmp_path, monkeypatch):
+    for number in range(6):
+        (tmp_path / f"{number}.txt").write_text(english(20, seed=number))
+    alone = config(tmp_path, paths=[str(tmp_path / "*.txt")])
+    first = open_prepared(prepare(alone, progress=False))
+    monkeypatch.setattr(preparation, "_SMALL_BYTES", 0)
+    monkeypatch.setattr(preparation, "UNIT_BYTES", 1)
+    alone.data.cache_dir = str(tmp_path / "cache2")
+    assert open_prepared(prepare(alone, progress=False)).fingerprint == first.fingerprint
 
 
 PROCESS = """
     import sys
     from tests.unit.data.test_prepare import config
     from pathlib import Path
-    from pretrain.data import prepare as module
-    build = module._build
-    def slow_build(*arguments):
+    from pretrain.data import prepare as module, segments
+    segments.BATCH_CHARACTERS, segments.SEGMENT_CHARACTERS = 100, 500
+    run = module.Preparation.run
+    def slow_run(preparation):
         print("building", flush=True)
         {before}
-        build(*arguments)
-    module._build = slow_build
+        run(preparation)
+    module.Preparation.run = slow_run
     print("folder", module.prepare(config(Path(sys.argv[1]))), flush=True)
 """
 
@@ -190,37 +301,75 @@ def start(tmp_path, before):
 
 def test_two_processes_at_once_prepare_once_and_the_second_says_that_it_waits(tmp_path):
     config(tmp_path)
-    processes = [start(tmp_path, "import time; time.sleep(1.5)") for _ in range(2)]
-    outputs = [process.communicate(timeout=60) for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], outputs
-    assert sorted(output.count("building") for output, _ in outputs) == [0, 1]
-    assert sum("another process is preparing" in errors for _, errors in outputs) == 1
+    go = tmp_path / "go"
+    first = start(tmp_path, f"import time; [time.sleep(0.01) for _ in iter(Path({str(go)!r}).exists, True)]")
+    assert first.stdout.readline().strip() == "building"
+    second = start(tmp_path, "pass")
+    assert "another process is preparing" in second.stderr.readline()
+    go.touch()
+    outputs = [process.communicate(timeout=60) for process in (first, second)]
+    assert [process.returncode for process in (first, second)] == [0, 0], outputs
+    assert "building" not in outputs[1][0]
     assert len({output.split("folder ")[1] for output, _ in outputs}) == 1
     assert len(entries(tmp_path)) == 1
 
 
-def test_a_preparation_that_is_killed_leaves_nothing_that_counts(tmp_path):
+def kill_at(tmp_path, place):
+    """Run a preparation that stops at `place`, and kill it there."""
+    wait = "(print('reached', flush=True), time.sleep(60))"
+    code = {
+        "second segment": f"import time; flush = segments.durable.flush; "
+        f"segments.durable.flush = lambda path: flush(path) if '0001.tmp' not in path.name else {wait}",
+        "last flush": f"import time; segments.durable.flush_tree = lambda part: {wait} if part.name == 'result' else None",
+    }[place]
     config(tmp_path)
-    process = start(tmp_path, "import time; module.durable.flush_tree = lambda part: (print('written', flush=True), time.sleep(60))")
-    while (line := process.stdout.readline()) and line.strip() != "written":
+    process = start(tmp_path, code)
+    while (line := process.stdout.readline()) and line.strip() != "reached":
         pass
-    assert line.strip() == "written"
+    assert line.strip() == "reached", process.communicate()
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    assert [".part-" in name for name in entries(tmp_path)] == [True]
-    folder = prepare(config(tmp_path), progress=False)
+
+
+@pytest.mark.parametrize("place", ["second segment", "last flush"])
+def test_a_preparation_that_is_killed_goes_on_to_the_same_files(tmp_path, monkeypatch, capsys, place):
+    undisturbed = open_prepared(prepare(config(tmp_path, cache_dir=str(tmp_path / "undisturbed")), progress=False)).fingerprint
+    kill_at(tmp_path, place)
+    assert [name.endswith(".part") for name in entries(tmp_path)] == [True]
+    assert list((tmp_path / "cache").glob("*.part/units/*.npz"))
+
+    tokenized = []
+    tokenize = segments._UnitWriter._tokenize
+    monkeypatch.setattr(segments._UnitWriter, "_tokenize", lambda writer: (tokenized.extend(writer._batch), tokenize(writer)))
+    monkeypatch.setattr(preparation, "build_tokenizer", None)  # it was trained and kept
+    folder = prepare(config(tmp_path))
+    assert "going on with 1 source files" in capsys.readouterr().err
+    assert open_prepared(folder).fingerprint == undisturbed
+    assert (0 < len(tokenized) < 30) if place == "second segment" else tokenized == []
     assert entries(tmp_path) == [folder.name]
-    open_prepared(folder)
 
 
-def test_a_signal_that_stops_python_cleans_up(tmp_path, monkeypatch):
+def test_a_torn_segment_is_made_again(tmp_path):
+    undisturbed = open_prepared(prepare(config(tmp_path, cache_dir=str(tmp_path / "undisturbed")), progress=False)).fingerprint
+    kill_at(tmp_path, "last flush")
+    (last, *_) = sorted((tmp_path / "cache").glob("*.part/units/*.npz"), reverse=True)
+    os.truncate(last, last.stat().st_size // 2)
+    (done,) = (tmp_path / "cache").glob("*.part/units/*.json")
+    done.unlink()
+    assert open_prepared(prepare(config(tmp_path), progress=False)).fingerprint == undisturbed
+
+
+def test_a_signal_that_stops_python_leaves_what_can_be_gone_on_with(tmp_path, monkeypatch):
     def interrupted(part):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(durable, "flush_tree", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        prepare(config(tmp_path), progress=False)
-    assert entries(tmp_path) == []
+    with monkeypatch.context() as patched:
+        patched.setattr(durable, "flush_tree", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            prepare(config(tmp_path), progress=False)
+    assert [name.endswith(".part") for name in entries(tmp_path)] == [True]
+    folder = prepare(config(tmp_path), progress=False)
+    assert entries(tmp_path) == [folder.name]
 
 
 def test_progress_is_plain_lines_away_from_a_terminal_and_silence_on_request(tmp_path, capsys, monkeypatch):
@@ -229,14 +378,14 @@ def test_progress_is_plain_lines_away_from_a_terminal_and_silence_on_request(tmp
     assert capsys.readouterr() == ("", "")
     prepare(config(tmp_path, vocab_size=151), progress=True)
     shown = capsys.readouterr().err
-    assert "preparing 1 source files" in shown and "tokenizing: " in shown and "\r" not in shown
+    assert "preparing 1 source files" in shown and "tokenizing: " in shown and " left" in shown and "\r" not in shown
 
 
 def test_the_embedded_corpus_is_prepared(tmp_path):
     data = StdlibDataConfig(cache_dir=str(tmp_path / "cache"))
     folder = prepare(make_config("bert", data, vocab_size=2000), progress=False)
     prepared = open_prepared(folder)
-    assert prepared.vocab_size == 2000 and len(prepared.train.tokens) > 100_000 and len(prepared.valid.tokens) > 500
+    assert prepared.vocab_size == 2000 and len(prepared.sources[0].train.tokens) > 100_000 and len(prepared.sources[0].valid.tokens) > 500
     assert json.loads((folder / "manifest.json").read_text())["settings"]["tokenizer_kind"] == "wordpiece"
 
 

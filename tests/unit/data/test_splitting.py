@@ -1,42 +1,49 @@
-from collections import Counter
+import hashlib
 
+import numpy as np
 import pytest
 
-from pretrain.data.splitting import split_by_hash
-from pretrain.errors import UserError
+from pretrain.data import splitting
+from pretrain.data.splitting import copies, held_out
 
-DOCUMENTS = [[f"Document {number}.", "It has two lines."] for number in range(2000)]
+
+def digests(texts):
+    return np.frombuffer(b"".join(hashlib.blake2b(text.encode(), digest_size=16).digest() for text in texts), dtype=np.uint8).reshape(
+        -1, 16
+    )
+
+
+DOCUMENTS = [f"Document {number}." for number in range(2000)]
+
+
+def chosen(texts, fraction, pieces=3):
+    valid = held_out(iter(np.array_split(digests(texts), pieces)), fraction)
+    assert valid.shape == (len(texts),) and valid.dtype == bool
+    return {text for text, is_valid in zip(texts, valid) if is_valid}
 
 
 def test_the_share_held_out_is_the_fraction_and_follows_the_text_alone():
-    first = {document[0]: split for split, document in split_by_hash(DOCUMENTS, 0.1)}
-    assert 150 < Counter(first.values())["valid"] < 250
-    backwards = {document[0]: split for split, document in split_by_hash(DOCUMENTS[::-1], 0.1)}
-    assert first == backwards
-
-
-def test_no_document_is_lost_or_repeated():
-    assert sorted(document for _, document in split_by_hash(DOCUMENTS, 0.02)) == sorted(DOCUMENTS)
+    first = chosen(DOCUMENTS, 0.1)
+    assert 150 < len(first) < 250
+    assert first == chosen(DOCUMENTS[::-1], 0.1, pieces=17)
 
 
 @pytest.mark.parametrize("fraction", [0.001, 0.5, 0.999])
 @pytest.mark.parametrize("num_documents", [2, 3, 5])
 def test_neither_split_is_empty(num_documents, fraction):
-    documents = DOCUMENTS[:num_documents]
-    given = list(split_by_hash(documents, fraction))
-    assert {split for split, _ in given} == {"train", "valid"}
-    assert sorted(document for _, document in given) == sorted(documents)
-    assert {document[0]: split for split, document in given} == {
-        document[0]: split for split, document in split_by_hash(documents[::-1], fraction)
-    }
+    valid = chosen(DOCUMENTS[:num_documents], fraction)
+    assert 0 < len(valid) < num_documents
+    assert valid == chosen(DOCUMENTS[:num_documents][::-1], fraction)
 
 
-def test_the_only_document_loses_its_tail():
-    lines = [f"Line {number}." for number in range(50)]
-    assert list(split_by_hash([lines], 0.1)) == [("train", lines[:45]), ("valid", lines[45:])]
-    assert list(split_by_hash([["one two three"]], 0.02)) == [("train", ["one two"]), ("valid", ["three"])]
+@pytest.mark.parametrize("at_once", [1 << 22, 7])
+def test_copies_are_all_but_the_first(monkeypatch, at_once):
+    monkeypatch.setattr(splitting, "_DOCUMENTS_AT_ONCE", at_once)
+    texts = [f"Document {number % 40}." for number in np.random.default_rng(0).permutation(100)]
+    found = copies(lambda: iter(np.array_split(digests(texts), 4)), len(texts))
+    assert found.tolist() == [text in texts[:index] for index, text in enumerate(texts)]
+    assert found.sum() == 60
 
 
-def test_a_single_word_is_no_corpus():
-    with pytest.raises(UserError, match="single word"):
-        list(split_by_hash([["word"]], 0.02))
+def test_no_documents_have_no_copies():
+    assert copies(lambda: iter([]), 0).tolist() == []

@@ -23,7 +23,7 @@ def built(kind, **settings):
 @pytest.mark.parametrize("lowercase", [True, False])
 def test_a_trained_wordpiece_is_read_alike_by_transformers(tmp_path, lowercase):
     tokenizer = built("wordpiece", vocab_size=200, lowercase=lowercase)
-    save_tokenizer(tokenizer, tmp_path / "t", lowercase)
+    save_tokenizer(tokenizer, tmp_path / "t")
     auto = AutoTokenizer.from_pretrained(tmp_path / "t", local_files_only=True)
     bert = BertTokenizerFast(vocab=str(tmp_path / "t" / "vocab.txt"), do_lower_case=lowercase)
     loaded = load_tokenizer(tmp_path / "t")
@@ -39,7 +39,7 @@ def test_a_trained_wordpiece_is_read_alike_by_transformers(tmp_path, lowercase):
 
 def test_a_trained_bpe_is_read_alike_by_transformers(tmp_path):
     tokenizer = built("bpe", vocab_size=350)
-    save_tokenizer(tokenizer, tmp_path / "t", lowercase=True)
+    save_tokenizer(tokenizer, tmp_path / "t")
     auto = AutoTokenizer.from_pretrained(tmp_path / "t", local_files_only=True)
     gpt2 = GPT2TokenizerFast(vocab=str(tmp_path / "t" / "vocab.json"), merges=str(tmp_path / "t" / "merges.txt"))
     loaded = load_tokenizer(tmp_path / "t")
@@ -113,12 +113,12 @@ def test_vocabularies_that_do_not_fit(tmp_path):
     write_bpe(tmp_path / "alone")
     (tmp_path / "alone" / "merges.txt").unlink()
     for kind, name, message in (
-        ("wordpiece", "missing.txt", "does not exist; give a vocab.txt"),
+        ("wordpiece", "missing.txt", "does not exist; give a folder in Hugging Face format, a vocab.txt"),
         ("wordpiece", "few.txt", r"lacks \[CLS\], \[SEP\], \[MASK\]; add"),
         ("wordpiece", "twice.txt", "line 3 repeats 'river'"),
         ("wordpiece", "latin.txt", "cannot be read as a wordpiece vocabulary"),
-        ("wordpiece", "bpe", "is not a wordpiece vocabulary; give a vocab.txt"),
-        ("bpe", wordpiece.name, "is not a bpe vocabulary; give a folder with vocab.json and merges.txt"),
+        ("wordpiece", "bpe", "is not a wordpiece vocabulary; give a folder in Hugging Face format, a vocab.txt"),
+        ("bpe", wordpiece.name, "is not a bpe vocabulary; give a folder in Hugging Face format, one with vocab.json and merges.txt"),
         ("bpe", "alone", "is not a bpe vocabulary"),
         ("bpe", "gap", "does not map tokens to the ids 0, 1, 2"),
         ("bpe", "lists", "does not map tokens to the ids 0, 1, 2"),
@@ -131,6 +131,49 @@ def test_vocabularies_that_do_not_fit(tmp_path):
         assert "\n" not in str(caught.value)
     with pytest.raises(UserError, match="tokenizer.vocab_size=9 but .* has 7 entries"):
         built("wordpiece", path=str(wordpiece), vocab_size=9)
+
+
+@pytest.mark.parametrize("lowercase", [True, False])
+def test_a_hugging_face_folder_is_taken_as_it_is(tmp_path, lowercase):
+    vocab = write_wordpiece(tmp_path / "vocab.txt", "River", "é", "e")
+    theirs = BertTokenizerFast(vocab=str(vocab), do_lower_case=lowercase)
+    theirs.save_pretrained(tmp_path / "theirs")
+    saved = json.loads((tmp_path / "theirs" / "tokenizer.json").read_text())
+    saved["truncation"] = {"direction": "Right", "max_length": 3, "strategy": "LongestFirst", "stride": 0}
+    (tmp_path / "theirs" / "tokenizer.json").write_text(json.dumps(saved))
+    ours = built("wordpiece", path=str(tmp_path / "theirs"))
+    save_tokenizer(ours, tmp_path / "ours")
+    again = AutoTokenizer.from_pretrained(tmp_path / "ours", local_files_only=True)
+    for text in ("River rivers é river river", "[MASK] river"):
+        assert ours.encode(text).ids == theirs(text)["input_ids"] == again(text)["input_ids"]
+    with pytest.raises(UserError, match=f"tokenizer.lowercase={not lowercase} but .* says {lowercase}; leave"):
+        built("wordpiece", path=str(tmp_path / "theirs"), lowercase=not lowercase)
+    with pytest.raises(UserError, match="holds a WordPiece tokenizer, this model needs bpe"):
+        built("bpe", path=str(tmp_path / "theirs"))
+
+
+def test_a_vocabulary_with_a_configuration_beside_it_has_its_casing(tmp_path):
+    write_wordpiece(tmp_path / "vocab.txt", "River")
+    (tmp_path / "tokenizer_config.json").write_text('{"do_lower_case": false}')
+    river = 7
+    assert built("wordpiece", path=str(tmp_path)).encode("River", add_special_tokens=False).ids == [river]
+    assert built("wordpiece", path=str(tmp_path), lowercase=True).encode("River", add_special_tokens=False).ids == [5]
+
+
+def test_a_name_on_the_hub_is_downloaded_once_and_found_without_a_network_afterwards(tmp_path, monkeypatch):
+    """The hub's cache as a download leaves it; the suite has no network."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    with pytest.raises(
+        UserError, match="tokenizer.path=some/bert is no file or folder here and cannot be had from the hub .*; give a folder"
+    ):
+        built("wordpiece", path="some/bert")
+    snapshot = tmp_path / "hub" / "models--some--bert" / "snapshots" / ("0" * 40)
+    snapshot.mkdir(parents=True)
+    (snapshot.parents[1] / "refs").mkdir()
+    (snapshot.parents[1] / "refs" / "main").write_text("0" * 40)
+    write_wordpiece(snapshot / "vocab.txt")
+    assert built("wordpiece", path="some/bert").encode("Rivers").ids == [2, 5, 6, 3]
 
 
 def test_the_kind_follows_the_model():

@@ -1,0 +1,274 @@
+"""One corpus being prepared: its tokenizer made, its text tokenized on all cores, the token files and the manifest written."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pretrain import durable
+from pretrain.config.schema import Config
+from pretrain.data import prepared, tokenizer_files
+from pretrain.data.corpus import Source, Text
+from pretrain.data.parts import Part
+from pretrain.data.progress import Progress
+from pretrain.data.tokenizer import build_tokenizer, load_tokenizer, save_tokenizer, special_tokens
+from pretrain.errors import Unfinished, UserError
+
+if TYPE_CHECKING:
+    from pretrain.data.assemble import AssembledSource, TokenizedSource, TokenizedText
+    from pretrain.data.reading import ReadLog
+    from pretrain.data.segments import Recipe
+
+UNIT_BYTES = 1 << 23
+"""Small parts are taken together until they have this size on disk, packed ones counted as what they unpack to."""
+
+_PACKED_TIMES = 3
+_SMALL_BYTES = 1 << 25
+"""Up to here new processes cost more than they save; the tokenizers library has its own threads."""
+
+
+class Preparation:
+    """One corpus on its way into `folder`. Runs with the lock held, so what lies half-made beside it belongs to a process that is dead."""
+
+    def __init__(self, config: Config, sources: Sequence[Source], settings: dict[str, Any], folder: Path, progress: bool) -> None:
+        self._config, self._sources, self._settings, self._progress = config, sources, settings, progress
+        self._kind = settings["tokenizer_kind"]
+        self._folder, self._part = folder, folder.with_name(folder.name + ".part")
+        self._result, self._units = self._part / "result", self._part / "units"
+
+    def run(self) -> None:
+        from pretrain.data import assemble
+
+        try:
+            parts = {text.key: text.parts() for source in self._sources for text in source.texts()}
+            self._say_what_comes([part for several in parts.values() for part in several])
+            self._units.mkdir(parents=True, exist_ok=True)
+            self._make_tokenizer(parts)
+            texts = self._tokenize(parts)
+            sources = [
+                assemble.TokenizedSource(source.name, texts[source.train.key], texts[source.valid.key] if source.valid else None)
+                for source in self._sources
+            ]
+            self._finish(self._assemble(sources))
+        except UserError as error:
+            if not isinstance(error, Unfinished):  # there is nothing to go on with
+                shutil.rmtree(self._part, ignore_errors=True)
+            raise
+
+    def _say_what_comes(self, parts: Sequence[Part]) -> None:
+        size = sum(part.size_bytes for part in parts)
+        num_sources = len({part.name for part in parts})
+        verb = "going on with" if self._units.exists() and any(self._units.iterdir()) else "preparing"
+        self._say(f"{verb} {num_sources:,} source files ({size / 1e6:,.1f} MB) in {self._folder}")
+
+    def _make_tokenizer(self, parts: dict[str, list[Part]]) -> None:
+        """Trained or read, saved once: a preparation that goes on takes the one that it finds."""
+        target = self._result / prepared.TOKENIZER_FOLDER
+        if target.exists():
+            return
+        training = [part for source in self._sources for part in parts[source.train.key]]
+        tokenizer = build_tokenizer(self._config.tokenizer, self._kind, lambda: self._training_texts(training))
+        temporary = self._part / "tokenizer.tmp"
+        shutil.rmtree(temporary, ignore_errors=True)
+        save_tokenizer(tokenizer, temporary)
+        durable.flush_tree(temporary)
+        self._result.mkdir(exist_ok=True)
+        temporary.rename(target)
+
+    def _training_texts(self, parts: Sequence[Part]) -> Iterator[str]:
+        """The text for training a tokenizer: where the corpus is larger, the same amount from the beginning of each part."""
+        from pretrain.data.reading import ReadLog
+
+        share = self._config.tokenizer.training_megabytes * 1_000_000 // max(len(parts), 1)
+        total = sum(min(part.size_bytes, share) for part in parts)
+        empty = True
+        with Progress("training the tokenizer", total, self._progress) as bar:
+            for part in parts:
+                taken = 0
+                for document in part.documents(ReadLog(part.name, on_bytes=bar.advance)):
+                    empty = False
+                    yield document
+                    taken += len(document)
+                    if taken >= share:
+                        break
+        if empty:
+            raise _no_text(self._sources[0].train, parts)
+
+    def _tokenize(self, parts: dict[str, list[Part]]) -> dict[str, TokenizedText]:
+        """All parts as segments, by the key of their text."""
+        from pretrain.data.assemble import TokenizedText
+        from pretrain.data.parallel import for_each
+        from pretrain.data.segments import tokenize_unit
+
+        texts: dict[str, TokenizedText] = {}
+        jobs = []
+        for key, several in parts.items():
+            units = _units(several)
+            stems = [self._units / f"{len(jobs) + number:06d}" for number in range(len(units))]
+            jobs += [(unit, stem, self._recipe()) for unit, stem in zip(units, stems)]
+            texts[key] = TokenizedText(stems)
+        everything = [part for unit, *_ in jobs for part in unit]
+        with Progress("tokenizing", sum(part.size_bytes for part in everything), self._progress) as bar:
+            if sum(map(_unpacked_size, everything)) <= _SMALL_BYTES:
+                for job in jobs:
+                    tokenize_unit(*job, bar.advance)
+            else:
+                largest_first = sorted(jobs, key=lambda job: -sum(map(_unpacked_size, job[0])))
+                for_each(tokenize_unit, largest_first, bar.advance)
+        return texts
+
+    def _recipe(self) -> Recipe:
+        from pretrain.data.segments import Recipe
+
+        file = self._result / prepared.TOKENIZER_FOLDER / "tokenizer.json"
+        end_of_document = special_tokens(load_tokenizer(file.parent)).eot
+        return Recipe(file, self._kind == "wordpiece", end_of_document, self._config.data.min_document_characters)
+
+    def _assemble(self, sources: Sequence[TokenizedSource]) -> list[AssembledSource]:
+        from pretrain.data import assemble
+        from pretrain.data.splitting import TRAIN, VALID
+
+        for leftover in self._result.iterdir():
+            if leftover.name != prepared.TOKENIZER_FOLDER:
+                shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+        tokenizer = load_tokenizer(self._result / prepared.TOKENIZER_FOLDER)
+        left_out = self._copies(sources)
+        assembled = []
+        total = sum(path.stat().st_size for path in self._units.glob("*.npz"))
+        with Progress("writing", total, self._progress) as bar:
+            for tokenized, source in zip(sources, self._sources, strict=True):
+                mine = [left_out.pop(0) for _ in tokenized.texts()]
+                assembled.append(
+                    assemble.assemble(
+                        tokenized,
+                        mine,
+                        self._result / source.name,
+                        tokenizer.get_vocab_size(),
+                        self._config.data.validation_fraction,
+                        special_tokens(tokenizer).eot,
+                        bar,
+                    )
+                )
+                for split, text in ((TRAIN, source.train), (VALID, source.valid or source.train)):
+                    if not assembled[-1].writers[split].counts["tokens"]:
+                        raise _no_text(text, text.parts())
+        return assembled
+
+    def _copies(self, sources: Sequence[TokenizedSource]) -> list:
+        import numpy as np
+
+        from pretrain.data.assemble import copies_in
+
+        if self._config.data.deduplicate:
+            return copies_in(sources)
+        return [np.zeros(text.num_documents(), dtype=bool) for source in sources for text in source.texts()]
+
+    def _finish(self, assembled: Sequence[AssembledSource]) -> None:
+        """Write what goes with the tokens, give the folder its name, and say what was done."""
+        import numpy as np
+
+        checksums = {path.relative_to(self._result).as_posix(): digest for source in assembled for path, digest in source.checksums.items()}
+        for source in assembled:
+            np.save(self._result / source.name / "unigram.npy", source.writers["train"].unigram_counts)
+        for path in [*self._result.glob("*/unigram.npy"), *(self._result / prepared.TOKENIZER_FOLDER).iterdir()]:
+            checksums[path.relative_to(self._result).as_posix()] = hashlib.sha256(path.read_bytes()).hexdigest()
+        tokenizer = load_tokenizer(self._result / prepared.TOKENIZER_FOLDER)
+        manifest = {
+            "format_version": prepared.FORMAT_VERSION,
+            "settings": self._settings,
+            "sources": {
+                source.name: {
+                    "weight": given.weight,
+                    "counts": {split: writer.counts for split, writer in source.writers.items()},
+                    "reading": _totals(source.logs),
+                    "troubles": _troubles(source.logs),
+                }
+                for source, given in zip(assembled, self._sources, strict=True)
+            },
+            "tokenizer_hash": checksums[f"{prepared.TOKENIZER_FOLDER}/tokenizer.json"],
+            "vocabulary_hash": tokenizer_files.vocabulary_hash(tokenizer),
+            "vocab_size": tokenizer.get_vocab_size(),
+            "special_tokens": asdict(special_tokens(tokenizer)),
+            "token_dtype": assembled[0].token_dtype,
+            "files": {
+                name: {"bytes": (self._result / name).stat().st_size, "sha256": digest} for name, digest in sorted(checksums.items())
+            },
+            "versions": _versions(),
+        }
+        (self._result / prepared.MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+        durable.flush_tree(self._result)
+        shutil.rmtree(self._folder, ignore_errors=True)
+        self._result.rename(self._folder)
+        durable.flush(self._folder.parent)
+        shutil.rmtree(self._part, ignore_errors=True)
+        for line in prepared.describe(manifest):
+            self._say(line)
+
+    def _say(self, text: str) -> None:
+        if self._progress:
+            print(text, file=sys.stderr, flush=True)
+
+
+def _units(parts: Sequence[Part]) -> list[list[Part]]:
+    """Parts in order, the small ones together; the same for the same parts on any machine."""
+    units: list[list[Part]] = []
+    size = UNIT_BYTES
+    for part in parts:
+        if size >= UNIT_BYTES:
+            units.append([])
+            size = 0
+        units[-1].append(part)
+        size += _unpacked_size(part)
+    return units
+
+
+def _unpacked_size(part: Part) -> int:
+    return part.size_bytes * (_PACKED_TIMES if part.name.endswith((".bz2", ".gz", ".xz", ".zst")) else 1)
+
+
+_READING = ("documents", "too_short", "without_tokens", "duplicates", "bad_unicode", "bad_records")
+
+
+def _totals(logs: Sequence[ReadLog]) -> dict[str, int]:
+    return {"files": len({log.name for log in logs})} | {name: sum(getattr(log, name) for log in logs) for name in _READING}
+
+
+def _troubles(logs: Sequence[ReadLog]) -> dict[str, dict[str, Any]]:
+    """The files with something to tell: empty, cut short, or not all of it text."""
+    found: dict[str, dict[str, Any]] = {}
+    documents: dict[str, int] = {}
+    for log in logs:
+        documents[log.name] = documents.get(log.name, 0) + log.documents
+        for name in ("bad_unicode", "bad_records", "cut_short"):
+            if value := getattr(log, name):
+                mine = found.setdefault(log.name, {})
+                mine[name] = value + mine.get(name, type(value)())
+    for name, number in documents.items():
+        if name in found or (number == 0 and not name.endswith(".py")):  # most modules of the standard library hold no prose
+            found.setdefault(name, {})["documents"] = number
+    return found
+
+
+def _no_text(text: Text, parts: Sequence[Part]) -> UserError:
+    size = sum(part.size_bytes for part in parts)
+    return UserError(f"{text.key} holds no text ({len(parts)} files, {size} bytes on disk); give files with text in them")
+
+
+def _versions() -> dict[str, str]:
+    import numpy
+    import tokenizers
+
+    from pretrain import __version__
+
+    return {
+        "pretrain": __version__,
+        "python": sys.version.split()[0],
+        "numpy": numpy.__version__,
+        "tokenizers": tokenizers.__version__,
+    }
