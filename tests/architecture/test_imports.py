@@ -76,7 +76,7 @@ def test_came_imports_triton_only_when_it_is_used():
 
 
 def test_wandb_has_its_doors():
-    assert not outside(importers("wandb"), r"pretrain/(tracker|report|workspace)\b")
+    assert not outside(importers("wandb"), r"pretrain/(wandb_follower|report|workspace)\b")
 
 
 @pytest.mark.parametrize("library", ["hydra", "omegaconf"])
