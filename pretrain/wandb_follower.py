@@ -14,9 +14,20 @@ from pathlib import Path
 from typing import Any
 
 _POLL_SECONDS = 0.5
-_INIT_SECONDS = 30.0
 _UPLOAD_SECONDS = 45.0
 """For what is still to be uploaded at the end of an online run."""
+_SETTINGS = {
+    "program": "pretrain",
+    "console": "off",
+    "silent": True,
+    "disable_git": True,
+    "disable_code": True,
+    "x_disable_stats": True,
+    "x_transaction_log_flush_interval": 1.0,  # seconds that are lost at most where this machine is lost
+    "init_timeout": 30.0,
+    "finish_timeout": _UPLOAD_SECONDS,
+    "finish_timeout_raises": True,
+}
 
 
 def main() -> int:
@@ -49,23 +60,14 @@ def _take_output() -> Callable[[str], None]:
 
 
 def _start(init: dict[str, Any], tell: Callable[[str], None]) -> Any:
-    """A W&B run; offline where the server cannot be reached."""
+    """A W&B run; offline where it cannot be had online."""
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
     import wandb
 
+    known = {name: value for name, value in _SETTINGS.items() if name in wandb.Settings.model_fields}  # older versions lack some
+
     def started(mode: str) -> Any:
-        settings = wandb.Settings(
-            program="pretrain",
-            console="off",
-            silent=True,
-            disable_git=True,
-            disable_code=True,
-            x_disable_stats=True,
-            init_timeout=_INIT_SECONDS,
-            finish_timeout=_UPLOAD_SECONDS,
-            finish_timeout_raises=True,
-        )
-        return wandb.init(**init | {"mode": mode, "resume": "allow", "settings": settings})
+        return wandb.init(**init | {"mode": mode, "resume": "allow", "settings": wandb.Settings(**known)})
 
     mode = _mode(init["mode"])
     try:
@@ -73,8 +75,9 @@ def _start(init: dict[str, Any], tell: Callable[[str], None]) -> Any:
     except Exception as error:
         if mode != "online":
             raise
+        wandb.teardown()  # the service still holds the run's id
         run = started("offline")
-        tell(f"cannot be reached ({_one_line(error)}); recording offline, upload later with: wandb sync {Path(run.dir).parent}")
+        tell(f"is not online ({_one_line(error)}); recording offline, upload later with: wandb sync {Path(run.dir).parent}")
     # W&B's own step may only rise; ours is a value, so that a resumed run may go back.
     run.define_metric("step")
     run.define_metric("*", step_metric="step")
