@@ -85,7 +85,7 @@ def test_hydra_ends_at_the_typed_config(library: str):
 
 
 BELOW = (("errors",), ("config",), ("batch_plan", "distributed"))
-ABOVE = (("train",), ("launch", "spawn", "prepare", "report", "workspace"), ("__main__",))
+ABOVE = (("train",), ("launch", "spawn", "prepare", "sample", "report", "workspace"), ("__main__",))
 """Named from the bottom up; every other module of the harness lies between. A module imports its own layer and those below."""
 
 
