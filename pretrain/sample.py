@@ -161,7 +161,7 @@ def _load_exported(folder: Path) -> Loaded:
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True)
         causal = any(name.endswith(("LMHeadModel", "ForCausalLM")) for name in config.architectures or ())
-        loader = AutoModelForCausalLM if causal else AutoModelForMaskedLM
+        loader: Any = AutoModelForCausalLM if causal else AutoModelForMaskedLM
         model, report = loader.from_pretrained(folder, local_files_only=True, output_loading_info=True, dtype="float32")
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, RuntimeError, KeyError) as error:

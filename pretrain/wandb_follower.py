@@ -10,13 +10,14 @@ import os
 import select
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 _POLL_SECONDS = 0.5
 _UPLOAD_SECONDS = 45.0
 """For what is still to be uploaded at the end of an online run."""
-_SETTINGS = {
+_SETTINGS: dict[str, Any] = {
     "program": "pretrain",
     "console": "off",
     "silent": True,
@@ -105,7 +106,8 @@ def _follow(path: Path, offset: int) -> Iterator[dict[str, Any]]:
             for text in file:
                 started_line += text
                 if started_line.endswith(b"\n"):
-                    yield json.loads(started_line)
+                    with suppress(json.JSONDecodeError):  # torn by a kill: every reader drops it
+                        yield json.loads(started_line)
                     started_line = b""
 
 

@@ -124,6 +124,7 @@ def test_metrics_hold_what_was_promised(runs: Runs, family: str) -> None:
     scores = {"bert": ("mlm_loss", "mlm_accuracy", "mask_token_loss", "nsp_accuracy"), "gpt2": ("perplexity",)}[family]
     assert all(last(lines, "eval")[name] > 0 for name in ("loss", *scores))
     assert 0 < last(lines, "start")["unigram_loss"] < np.log(400)
+    assert last(lines, "start")["versions"]["torch"] == torch.__version__ and "git" in last(lines, "start")
 
 
 @families
