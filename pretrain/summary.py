@@ -26,7 +26,7 @@ def summarise(folder: RunFolder) -> str:
         rows.append(("model", f"{folder.export} (Hugging Face format: AutoModel.from_pretrained, AutoTokenizer.from_pretrained)"))
     if (folder.path / "wandb").exists():
         rows.append(
-            ("curves", f"{folder.path / 'wandb'} (offline runs upload with: wandb sync --include-offline {folder.path}/wandb/offline-*)")
+            ("curves", f"{folder.path / 'wandb'} (offline runs upload with: wandb sync {folder.path}/wandb/offline-*)")
         )
     return "\n".join(f"{name:>10}  {text}" for name, text in rows)
 
