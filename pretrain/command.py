@@ -4,6 +4,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable
+from typing import Any, NoReturn
 
 from pretrain.errors import UserError
 
@@ -14,10 +15,10 @@ INTERRUPTED = 130
 class Parser(argparse.ArgumentParser):
     """argparse, with its complaints as `UserError`; abbreviated options are not taken."""
 
-    def __init__(self, prog: str, **settings: object) -> None:
+    def __init__(self, prog: str, **settings: Any) -> None:
         super().__init__(prog=prog, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **settings)
 
-    def error(self, message: str) -> None:
+    def error(self, message: str) -> NoReturn:
         raise UserError(f"{message}; see {self.prog} --help")
 
 

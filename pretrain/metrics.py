@@ -20,6 +20,7 @@ class MetricsWriter:
         self._file = path.open("a", encoding="utf-8")
         if torn:  # the process that wrote last was killed in the middle of a line: readers drop it
             self._file.write("\n")
+            self._file.flush()
 
     def write(self, kind: str, **values: Any) -> Line:
         """Append one line and return it; numbers that are not finite become null, which JSON has instead."""

@@ -7,6 +7,7 @@ from pretrain import distributed
 from pretrain.config.schema import Config
 from pretrain.metrics import MetricsWriter, last, read_metrics
 from pretrain.plan import Plan, render
+from pretrain.provenance import provenance
 from pretrain.run_folder import RunFolder
 from pretrain.tracker import make_tracker
 
@@ -22,11 +23,13 @@ class Recorder:
         self._num_steps = config.train.num_steps
         self._bar: Any = None
         self.earlier_seconds = 0.0
+        self.made_with: dict[str, Any] = {}
         if not self._active:
             return
         self.earlier_seconds = (last(read_metrics(folder.metrics), "train") or {}).get("wall_seconds", 0.0)
         self._writer = MetricsWriter(folder.metrics)
-        self._tracker = make_tracker(config, folder.path, plan.as_dict())
+        self.made_with = provenance()
+        self._tracker = make_tracker(config, folder, {"plan": plan.as_dict(), **self.made_with})
 
     def show_plan(self, plan: Plan) -> None:
         self._say(render(plan))
@@ -46,7 +49,7 @@ class Recorder:
         if not self._active:
             return
         line = self._writer.write(kind, step=step, **values)
-        self._tracker.log(line)
+        self._tracker.check()
         shown = ", ".join(f"{name} {line[name]:{form}}" for name, form in _ON_THE_LINE.items() if line.get(name) is not None)
         if kind == "train" and self._bar is not None:
             self._bar.set_postfix_str(shown)

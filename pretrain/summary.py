@@ -25,9 +25,7 @@ def summarise(folder: RunFolder) -> str:
     if folder.export.exists():
         rows.append(("model", f"{folder.export} (Hugging Face format: AutoModel.from_pretrained, AutoTokenizer.from_pretrained)"))
     if (folder.path / "wandb").exists():
-        rows.append(
-            ("curves", f"{folder.path / 'wandb'} (offline runs upload with: wandb sync --include-offline {folder.path}/wandb/offline-*)")
-        )
+        rows.append(("curves", f"{folder.path / 'wandb'} (offline runs upload with: wandb sync {folder.path}/wandb/offline-*)"))
     return "\n".join(f"{name:>10}  {text}" for name, text in rows)
 
 

@@ -1,29 +1,41 @@
-"""Where a run's metrics go besides metrics.jsonl: Weights & Biases, or nowhere. A tracker never fails a run."""
+"""Where a run's metrics go besides metrics.jsonl: Weights & Biases, or nowhere. A tracker never fails a run and never makes it wait."""
 
+import json
 import logging
 import os
 import secrets
+import signal
+import subprocess
+import sys
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
 from pretrain.config.schema import Config, WandbConfig
+from pretrain.run_folder import RunFolder
 
 logger = logging.getLogger("pretrain")
 
+_FOLLOWER = Path(__file__).with_name("wandb_follower.py")
+_FINISH_SECONDS = 60.0
+"""For the follower's end: more than it gives an upload."""
+
 
 class Tracker(Protocol):
-    """Receives every line of metrics.jsonl."""
+    """Follows metrics.jsonl by itself."""
 
-    def log(self, line: dict[str, Any]) -> None: ...
+    def check(self) -> None:
+        """Pass on what it has to say; returns at once."""
 
-    def finish(self) -> None: ...
+    def finish(self) -> None:
+        """Bring everything home, in bounded time; no line is written after this."""
 
 
 class NoTracker:
     """metrics.jsonl is enough."""
 
-    def log(self, line: dict[str, Any]) -> None:
+    def check(self) -> None:
         pass
 
     def finish(self) -> None:
@@ -31,64 +43,68 @@ class NoTracker:
 
 
 class WandbTracker:
-    """Weights & Biases, offline unless a key is at hand. Metrics keep their names, with the kind of line in front: `train/loss`."""
+    """Weights & Biases, offline unless a key is at hand: `wandb_follower.py` in a process of its own reads metrics.jsonl as it grows."""
 
-    def __init__(self, config: Config, tracker: WandbConfig, folder: Path, plan: dict[str, Any]) -> None:
-        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
-        import wandb
-
-        self._run = wandb.init(
-            project=tracker.project,
-            entity=tracker.entity,
-            name=config.run.name,
-            id=_run_id(folder),
-            resume="allow",
-            dir=folder,
-            mode=_mode(tracker),
-            config={**asdict(config), "plan": plan},
-            settings=wandb.Settings(console="off", silent=True, disable_git=True, disable_code=True, x_disable_stats=True),
+    def __init__(self, config: Config, tracker: WandbConfig, folder: RunFolder, facts: dict[str, Any]) -> None:
+        self._folder = folder.path
+        init = {
+            "project": tracker.project,
+            "entity": tracker.entity,
+            "name": config.run.name,
+            "id": _run_id(folder.path),
+            "dir": str(folder.path.absolute()),
+            "mode": tracker.mode,
+            "config": asdict(config) | facts,
+        }
+        job = {"metrics": str(folder.metrics.absolute()), "offset": folder.metrics.stat().st_size, "init": init}
+        # In a session of its own Ctrl-C does not reach it: the end of this process does, as the end of its input.
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", _FOLLOWER],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            bufsize=0,
+            start_new_session=True,
         )
-        # W&B's own step may only rise; ours is a value, so that a resumed run may go back.
-        self._run.define_metric("step")
-        self._run.define_metric("*", step_metric="step")
+        os.set_blocking(self._process.stdout.fileno(), False)
+        self._process.stdin.write(json.dumps(job).encode() + b"\n")
+        self._crash_told = False
 
-    def log(self, line: dict[str, Any]) -> None:
-        values = {f"{line['kind']}/{name}": value for name, value in line.items() if isinstance(value, (int, float)) and name != "step"}
-        if self._run is not None and values:
-            self._guarded(lambda: self._run.log({"step": line.get("step", 0), **values}, commit=True))
+    def check(self) -> None:
+        code = self._process.poll()
+        for text in (self._process.stdout.read() or b"").decode(errors="replace").splitlines():
+            logger.warning("warning: Weights & Biases %s", text)
+        if code and not self._crash_told:
+            self._crash_told = True
+            logger.warning("warning: Weights & Biases ended with exit code %d; going on without it, metrics.jsonl has everything", code)
 
     def finish(self) -> None:
-        if self._run is not None:
-            self._guarded(self._run.finish)
-
-    def _guarded(self, action: Any) -> None:
+        with suppress(OSError):
+            self._process.stdin.close()
         try:
-            action()
-        except Exception as error:  # whatever it is, the run is worth more than its curves
-            logger.warning("warning: Weights & Biases failed (%s); going on without it, metrics.jsonl has everything", error)
-            self._run = None
+            self._process.wait(_FINISH_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.check()
+            os.killpg(self._process.pid, signal.SIGKILL)  # with W&B's own service
+            self._process.wait()
+            logger.warning(
+                "warning: Weights & Biases did not finish in %.0f s; upload what is missing with: wandb sync %s/wandb/*run-*",
+                _FINISH_SECONDS,
+                self._folder,
+            )
+        else:
+            self.check()
 
 
-def make_tracker(config: Config, folder: Path, plan: dict[str, Any]) -> Tracker:
-    """The configured tracker, or none where it cannot be started."""
+def make_tracker(config: Config, folder: RunFolder, facts: dict[str, Any]) -> Tracker:
+    """The configured tracker, or none where it cannot be started. `facts` (the plan, versions, git revision) join the config there."""
     if not isinstance(config.tracker, WandbConfig):
         return NoTracker()
     try:
-        return WandbTracker(config, config.tracker, folder, plan)
-    except Exception as error:
+        return WandbTracker(config, config.tracker, folder, facts)
+    except Exception as error:  # whatever it is, the run is worth more than its curves
         logger.warning("warning: Weights & Biases did not start (%s); going on without it, metrics.jsonl has everything", error)
         return NoTracker()
-
-
-def _mode(tracker: WandbConfig) -> str:
-    """`auto` is decided here, from the key alone: asking the network could take seconds."""
-    if tracker.mode != "auto":
-        return tracker.mode
-    if os.environ.get("WANDB_MODE"):
-        return os.environ["WANDB_MODE"]
-    import wandb
-
-    return "online" if os.environ.get("WANDB_API_KEY") or wandb.api.api_key else "offline"
 
 
 def _run_id(folder: Path) -> str:

@@ -128,11 +128,13 @@ class Trainer:
         if beginning.checkpoint is not None:
             vars(self.progress).update(vars(checkpoint.restore(self.engine, beginning.checkpoint)))
         if beginning.begun:
-            self.recorder.record("resume", self.progress.step, skipped_steps=self.progress.skipped_steps, ranks=self.batch.world_size)
+            came_from = {"skipped_steps": self.progress.skipped_steps, "ranks": self.batch.world_size}
+            self.recorder.record("resume", self.progress.step, **came_from, **self.recorder.made_with)
             self.recorder.say(f"going on from step {self.progress.step} of the run in {self.folder.path}")
         else:
             unigram = unigram_loss(self.prepared, self.validation, self.config) if distributed.is_main() else 0.0
-            self.recorder.record("start", 0, unigram_loss=unigram, data_fingerprint=data_fingerprint, plan=self.plan.as_dict())
+            facts = {"data_fingerprint": data_fingerprint, "plan": self.plan.as_dict(), **self.recorder.made_with}
+            self.recorder.record("start", 0, unigram_loss=unigram, **facts)
 
     def _finish(self) -> None:
         if self.config.run.export:

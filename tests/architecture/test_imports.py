@@ -76,7 +76,7 @@ def test_came_imports_triton_only_when_it_is_used():
 
 
 def test_wandb_has_its_doors():
-    assert not outside(importers("wandb"), r"pretrain/(tracker|report|workspace)\b")
+    assert not outside(importers("wandb"), r"pretrain/(wandb_follower|report|workspace)\b")
 
 
 def test_each_format_has_one_reader():
@@ -92,7 +92,7 @@ def test_hydra_ends_at_the_typed_config(library: str):
 
 
 BELOW = (("errors",), ("config",), ("batch_plan", "distributed"))
-ABOVE = (("train",), ("launch", "spawn", "prepare", "report", "workspace"), ("__main__",))
+ABOVE = (("train",), ("launch", "spawn", "prepare", "sample", "report", "workspace"), ("__main__",))
 """Named from the bottom up; every other module of the harness lies between. A module imports its own layer and those below."""
 
 

@@ -18,7 +18,9 @@ from pretrain.data.loader import evaluation_batches
 from pretrain.data.prepared import open_prepared
 from pretrain.metrics import last, read_metrics
 from pretrain.run_folder import RunFolder
+from pretrain.sample import main as sample
 from tests.distributed.test_layout_invariance import write_corpus
+from tests.wandb_records import recorded, rows, rows_of
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 STEPS = 6
@@ -122,6 +124,7 @@ def test_metrics_hold_what_was_promised(runs: Runs, family: str) -> None:
     scores = {"bert": ("mlm_loss", "mlm_accuracy", "mask_token_loss", "nsp_accuracy"), "gpt2": ("perplexity",)}[family]
     assert all(last(lines, "eval")[name] > 0 for name in ("loss", *scores))
     assert 0 < last(lines, "start")["unigram_loss"] < np.log(400)
+    assert last(lines, "start")["versions"]["torch"] == torch.__version__ and "git" in last(lines, "start")
 
 
 @families
@@ -218,7 +221,28 @@ def test_torchrun_gives_the_same_metrics(runs: Runs) -> None:
     assert losses[0] == losses[1]
 
 
-def test_the_offline_wandb_run_is_there(runs: Runs) -> None:
+@families
+def test_the_run_can_be_sampled_from_with_and_without_its_export(
+    runs: Runs, family: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(runs.folder)  # its cache_dir is relative
+    prompt = {"bert": "the cat [MASK] the moon", "gpt2": "the cat"}[family]
+    folder = runs.run_folder(family)
+
+    def said(path: Path) -> str:
+        assert sample([str(path), prompt]) == 0
+        return capsys.readouterr().out
+
+    wanted = said(folder.export)
+    assert said(folder.path) == wanted and len(wanted) > len(prompt)
+    folder.export.rename(runs.folder / "elsewhere")
+    assert said(folder.path) == wanted
+    (runs.folder / "elsewhere").rename(folder.export)
+
+
+def test_the_offline_wandb_runs_hold_what_the_metrics_hold(runs: Runs) -> None:
     for family in FAMILIES:
-        files = list((runs.run_folder(family).path / "wandb").glob("offline-run-*/run-*.wandb"))
-        assert files and all(file.stat().st_size > 0 for file in files)
+        folder = runs.run_folder(family)
+        lines = [json.loads(text) for text in folder.metrics.read_text().splitlines() if text.endswith("}")]
+        begun = max(place for place, line in enumerate(lines) if line["kind"] in ("start", "resume"))
+        assert rows(recorded(folder.path)[-1]) == rows_of(lines[begun:])

@@ -1,0 +1,41 @@
+"""What Weights & Biases has recorded offline, read back by its own command."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from pretrain.metrics import Line
+
+
+def recorded(run_folder: Path) -> list[list[dict[str, Any]]]:
+    """The records of each offline run that was begun in a run folder, oldest first; each as `wandb leet inspect` prints it."""
+    runs = sorted((run_folder / "wandb").glob("offline-run-*"))
+    assert runs
+    return [_inspect(run) for run in runs]
+
+
+def _inspect(run: Path) -> list[dict[str, Any]]:
+    done = subprocess.run(
+        [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(run)], capture_output=True, text=True, check=True
+    )
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def rows(records: list[dict[str, Any]]) -> list[dict[str, float]]:
+    """What was logged, in its order, without W&B's own values."""
+    found = [record["history"]["item"] for record in records if record["type"] == "history"]
+    return [{name: value for name, value in row.items() if not name.startswith("_")} for row in found]
+
+
+def rows_of(lines: list[Line]) -> list[dict[str, float]]:
+    """What lines of metrics.jsonl should have become: every number, its kind in front, by step."""
+    return [
+        {"step": line["step"]} | {f"{line['kind']}/{name}": value for name, value in line.items() if _is_number(value) and name != "step"}
+        for line in lines
+    ]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float))
