@@ -26,7 +26,7 @@ def make_model(folder: Path, settings: tuple[str, ...], rig: Callable = lambda m
     """A model in Hugging Face format with random weights, changed by `rig`."""
     config = compose(list(settings))
     kind = "bpe" if config.model.family == "gpt2" else "wordpiece"
-    save_tokenizer(build_tokenizer(config.tokenizer, kind, lambda: iter(TEXT)), folder, lowercase=True)
+    save_tokenizer(build_tokenizer(config.tokenizer, kind, lambda: iter(TEXT)), folder)
     tokenizer = load_tokenizer(folder)
     torch.manual_seed(0)
     special = {"end_of_text_id": tokenizer.token_to_id("<|endoftext|>")} if kind == "bpe" else {"pad_id": 0}
