@@ -23,6 +23,7 @@ from pretrain.model.build import build_model, vocabulary_of
 from pretrain.model.flops import flops_per_sample, peak_flops_per_second
 from pretrain.optim import build_optimizer
 from pretrain.plan import make_plan
+from pretrain.profiling import StepProfiler
 from pretrain.recorder import Recorder
 from pretrain.run_folder import Beginning, RunFolder
 from pretrain.schedule import learning_rate
@@ -67,6 +68,8 @@ class Trainer:
         distributed.on_main(self._claim_folder)
         self.recorder = Recorder(config, folder, self.plan)
         self.stopwatch = Stopwatch(self.recorder.earlier_seconds)
+        profiled = config.train.profile_steps if distributed.is_main() else []
+        self.profiler = StepProfiler(profiled, folder.profile, distributed.rank(), self.recorder.say)
         self._layout_told = False
         self._epoch = 0
 
@@ -85,7 +88,7 @@ class Trainer:
         skipped_in_a_row = 0
         self._epoch = progress.position(config.global_batch_size) // self.training.num_anchors
         while progress.step < config.num_steps:
-            with self.stopwatch("step"):
+            with self.profiler.step(progress.step + 1), self.stopwatch("step"):
                 with self.stopwatch("data"):
                     window = next(stream)
                 self._seed_dropout()
