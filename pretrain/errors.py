@@ -1,4 +1,4 @@
-"""The one exception a user is meant to see."""
+"""The exceptions that mean more than a fault."""
 
 
 class UserError(Exception):
@@ -6,3 +6,7 @@ class UserError(Exception):
 
     `python -m pretrain` prints it as `error: ...` without a traceback and exits with code 2.
     """
+
+
+class ElsewhereError(RuntimeError):
+    """Another rank has failed, and this one ends for that reason alone: it is not shown beside the cause."""

@@ -51,6 +51,10 @@ class RunFolder:
         return self.path / "export"
 
     @property
+    def logs(self) -> Path:
+        return self.path / "logs"
+
+    @property
     def profile(self) -> Path:
         return self.path / "profile"
 

@@ -8,14 +8,15 @@ from pathlib import Path
 
 import torch
 
-from pretrain import checkpoint, distributed
+from pretrain import checkpoint, distributed, rank_log
 from pretrain.batch_plan import BatchPlan
 from pretrain.checkpoint import Progress
 from pretrain.config.schema import Config
 from pretrain.data.batches import make_batches
 from pretrain.data.loader import windows
-from pretrain.data.prepared import Prepared, open_prepared
+from pretrain.data.prepared import Prepared
 from pretrain.engine import Engine, StepResult
+from pretrain.exit_codes import DIVERGED, DONE
 from pretrain.evaluate import evaluate, unigram_loss
 from pretrain.export import export
 from pretrain.memory import memory_bytes
@@ -27,20 +28,18 @@ from pretrain.profiling import StepProfiler
 from pretrain.recorder import Recorder
 from pretrain.run_folder import Beginning, RunFolder
 from pretrain.schedule import learning_rate
+from pretrain.shared_data import open_on_all_ranks
 from pretrain.stopwatch import Stopwatch
 from pretrain.summary import summarise
-
-DIVERGED = 1
-"""Exit code of a run that stopped after too many steps in a row that were not finite."""
 
 
 def train(config: Config, prepared_folder: Path) -> int:
     """Train, evaluate and export one run, as one of its ranks; returns the exit code. Every rank calls it."""
-    distributed.init(config.launch.timeout_seconds)
-    prepared, folder = open_prepared(prepared_folder), RunFolder.of(config)
+    distributed.init(config.launch.timeout_seconds, rendezvous_timeout_seconds=config.launch.rendezvous_timeout_seconds)
+    prepared, folder = open_on_all_ranks(prepared_folder), RunFolder.of(config)
     beginning = distributed.on_main(lambda: folder.inspect(config, prepared.fingerprint))
     code = Trainer(config, prepared, folder).run(beginning)
-    if code == 0 and distributed.is_main():
+    if code == DONE and distributed.is_main():
         print(summarise(folder))
     # Not after an exception: a rank that closes its connections makes the others fail too, and hides what went wrong first.
     distributed.shut_down()
@@ -66,6 +65,7 @@ class Trainer:
         self.engine = Engine(model, build_optimizer(config.optimizer, model), config, self.batch)
         self.progress = Progress(loss_scale=self.engine.loss_scale)
         distributed.on_main(self._claim_folder)
+        rank_log.open_log(folder.logs, self.batch.world_size)
         self.recorder = Recorder(config, folder, self.plan)
         self.stopwatch = Stopwatch(self.recorder.earlier_seconds)
         profiled = config.train.profile_steps if distributed.is_main() else []
@@ -114,7 +114,7 @@ class Trainer:
                 self._save()
         stream.close()
         self._finish()
-        return 0
+        return DONE
 
     def _claim_folder(self) -> None:
         self._lock = self.folder.lock()  # until this process ends

@@ -358,10 +358,12 @@ class LaunchConfig:
     """One per GPU; none: as many as there are GPUs or, on a CPU, two where there are two cores."""
     timeout_seconds: int = 1800
     """How long a collective waits for the other ranks."""
+    rendezvous_timeout_seconds: int = 300
+    """How long the ranks wait for each other at the start."""
 
     def __post_init__(self) -> None:
         _require(self.num_processes is None or self.num_processes > 0, "launch.num_processes", self.num_processes, "a number above 0")
-        _require_positive("launch", self, "timeout_seconds")
+        _require_positive("launch", self, "timeout_seconds", "rendezvous_timeout_seconds")
 
 
 @dataclass
