@@ -20,15 +20,15 @@ def open_on_all_ranks(folder: Path) -> Prepared:
     Raises UserError, the same on all ranks, where rank 0's folder is damaged or another rank does not see it.
     """
     prepared, problem = _open(folder)
-    found = distributed.gather_objects((socket.gethostname(), prepared.fingerprint if prepared else None, problem))
-    first_host, fingerprint, first_problem = found[0]
+    found = distributed.gather_objects((socket.gethostname(), str(folder), prepared.fingerprint if prepared else None, problem))
+    first_host, place, fingerprint, first_problem = found[0]
     if first_problem:
         raise UserError(first_problem)
-    for rank, (host, seen, _) in enumerate(found):
+    for rank, (host, _, seen, _) in enumerate(found):
         if seen != fingerprint:
             what = "does not see the data" if seen is None else "sees other data than those"
             raise UserError(
-                f"rank {rank} on {host} {what} that rank 0 on {first_host} has in {folder}: the file system is not shared; "
+                f"rank {rank} on {host} {what} that rank 0 on {first_host} has in {place}: the file system is not shared; "
                 f"give a data.cache_dir that all nodes share, or run python -m pretrain.prepare on every node"
             )
     assert prepared is not None
