@@ -26,7 +26,7 @@ def meet(timeout_seconds: int) -> Any:
             f"see that each was started and reaches this address, set MASTER_PORT where the port is taken, or give more "
             f"launch.rendezvous_timeout_seconds"
         ) from error
-    return dist.PrefixStore(f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
+    return dist.PrefixStore(f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
 
 
 def init(timeout_seconds: int, store: Any = None, rendezvous_timeout_seconds: int = 300) -> None:

@@ -129,7 +129,7 @@ class Board:
         if own:
             self.pin(own)
         deadline = time.monotonic() + _ECHO_SECONDS
-        while (notes := self.look_around())[0].kind == ECHO and time.monotonic() < deadline:
+        while self.look_around()[0].kind == ECHO and time.monotonic() < deadline:
             time.sleep(_EVERY_SECONDS / 5)
         time.sleep(_SETTLING_SECONDS)
         return self.notes()[0]
