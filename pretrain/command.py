@@ -1,15 +1,13 @@
 """What every command has in common: a mistake is one `error:` line and exit code 2, Ctrl-C is exit code 130, no traceback for either."""
 
 import argparse
-import os
 import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
 
 from pretrain.errors import UserError
-
-USER_ERROR = 2
-INTERRUPTED = 130
+from pretrain.exit_codes import INTERRUPTED, USER_ERROR
+from pretrain.world import speaks
 
 
 class Parser(argparse.ArgumentParser):
@@ -27,7 +25,7 @@ def run_command(run: Callable[[list[str]], int], arguments: list[str] | None) ->
     try:
         return run(sys.argv[1:] if arguments is None else arguments)
     except UserError as error:
-        if os.environ.get("LOCAL_RANK", "0") == "0":  # under torchrun every rank fails alike: one line per machine
+        if speaks():
             print(f"error: {error}", file=sys.stderr)
         return USER_ERROR
     except KeyboardInterrupt:

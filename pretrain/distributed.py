@@ -1,6 +1,7 @@
 """The process group: who this process is, and the few collectives that the harness itself needs."""
 
 import os
+import socket
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -8,22 +9,39 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 
-from pretrain.errors import UserError
+from pretrain.errors import ElsewhereError, UserError
 
 T = TypeVar("T")
 
 
-def init(timeout_seconds: int) -> None:
-    """Join the process group described by RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT; alone, make a group of one."""
+def meet(timeout_seconds: int) -> Any:
+    """The store at MASTER_ADDR and MASTER_PORT, once all WORLD_SIZE ranks are there. Raises UserError where they do not come."""
+    rank, size, address, port = (os.environ[name] for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"))
+    try:
+        store, *_ = next(iter(dist.rendezvous("env://", timeout=timedelta(seconds=timeout_seconds))))
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).partition("\n")[0]
+        raise UserError(
+            f"rank {rank} on {socket.gethostname()} waited {timeout_seconds} s at {address} port {port} for all {size} ranks ({reason}); "
+            f"see that each was started and reaches this address, set MASTER_PORT where the port is taken, or give more "
+            f"launch.rendezvous_timeout_seconds"
+        ) from error
+    return dist.PrefixStore(f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+
+
+def init(timeout_seconds: int, store: Any = None, rendezvous_timeout_seconds: int = 300) -> None:
+    """Join the process group of the ranks that meet at `store` or, without it, at MASTER_ADDR; alone, make a group of one."""
     if dist.is_initialized():
         return
     backend = "gloo"
     if torch.cuda.is_available():
         backend = "nccl"
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     timeout = timedelta(seconds=timeout_seconds)
     if "RANK" in os.environ:
-        dist.init_process_group(backend, timeout=timeout)
+        store = dist.PrefixStore("group", store or meet(rendezvous_timeout_seconds))
+        rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+        dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timeout)
     else:
         os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE="1")  # DeepSpeed reads them
         dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1, timeout=timeout)
@@ -90,7 +108,7 @@ def on_main(function: Callable[[], T]) -> T:
         try:
             result = function()
         except Exception as error:
-            failure = error if isinstance(error, UserError) else RuntimeError(f"on rank 0: {error!r}")
+            failure = error if isinstance(error, UserError) else ElsewhereError(f"on rank 0: {error!r}")
             broadcast_object((None, failure))
             raise
     result, failure = broadcast_object((result, failure))

@@ -54,7 +54,9 @@ class Engine:
         self.names = {param: name for name, param in model.named_parameters()}
         try:
             with contextlib.redirect_stdout(io.StringIO()):  # its memory notes
-                self._engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=deepspeed_config(config, plan))
+                self._engine, *_ = deepspeed.initialize(
+                    model=model, optimizer=optimizer, config=deepspeed_config(config, plan, self.device.type == "cuda")
+                )
         except ValueError as error:
             if not config.zero.extra:
                 raise
@@ -139,8 +141,11 @@ class Engine:
 
     def _deepspeed_step(self) -> tuple[bool, float]:
         self._engine.step()
-        norm = self._engine.get_global_grad_norm()
-        return self._engine.was_step_applied(), math.nan if norm is None else float(norm)
+        norm, applied = self._engine.get_global_grad_norm(), self._engine.was_step_applied()
+        if not applied and self.config.zero.offload == "cpu":
+            gradients = self._engine.optimizer.averaged_gradients
+            gradients.update(dict.fromkeys(gradients))  # else DeepSpeed adds the next step's to what it has just refused
+        return applied, math.nan if norm is None else float(norm)
 
     def _checked_step(self, norms: Tensor) -> tuple[bool, float]:
         """The check, norm and clipping that DeepSpeed leaves out at stage 0 in fp32; gradients are the same on every rank."""
@@ -158,6 +163,8 @@ class Engine:
     def _local_gradients(self) -> list[tuple[str, Tensor]]:
         """This rank's part of the reduced gradient, piece by piece with the parameters' names, before the step consumes it."""
         inner = self._engine.optimizer
+        if self.config.zero.offload == "cpu":
+            return self._offloaded_gradients()
         if hasattr(inner, "fp32_groups_gradients"):  # BF16_Optimizer
             pairs = [pair for params, grads in zip(inner.bf16_groups, inner.fp32_groups_gradients) for pair in zip(params, grads)]
         elif hasattr(inner, "averaged_gradients"):  # ZeRO-1/2, ZeRO-3
@@ -166,6 +173,17 @@ class Engine:
         else:
             pairs = [(param, param.grad) for param in self.names]
         return [(self.names[param], grad) for param, grad in pairs if grad is not None]
+
+    def _offloaded_gradients(self) -> list[tuple[str, Tensor]]:
+        """The pieces of the flat fp32 gradients that lie beside the masters in the host's memory."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()  # they are copied there without waiting
+        return [
+            (self.names[shard.param], shard.of(place.handed.grad))
+            for place in self.optimizer.places()
+            for shard in place.shards
+            if place.handed.grad is not None and shard.interval.numel
+        ]
 
     def _first_bad(self, names: Sequence[str], norms: Tensor) -> str | None:
         mine = {name for name, finite in zip(names, norms.isfinite().tolist(), strict=True) if not finite}

@@ -9,19 +9,22 @@ COMMUNICATION_DTYPE = "fp32"
 """Gradients travel between ranks in it; DeepSpeed's own default under bf16 is bf16, up to 2e-3 off."""
 
 
-def deepspeed_config(config: Config, plan: BatchPlan) -> dict[str, Any]:
+def deepspeed_config(config: Config, plan: BatchPlan, on_gpu: bool) -> dict[str, Any]:
     """DeepSpeed's configuration for a run."""
     train, stage = config.train, config.zero.stage
     zero = {**dict(config.zero.extra), "stage": stage}
     if stage == 2 and train.precision != "fp32" and not _is_power_of_two(plan.world_size):
         # Reduce-scatter divides the low-precision bucket by the number of ranks before it adds: exact for powers of two only.
         zero["reduce_scatter"] = False
+    if config.zero.offload == "cpu":
+        zero["offload_optimizer"] = {"device": "cpu", "pin_memory": on_gpu}
     settings: dict[str, Any] = {
         "train_micro_batch_size_per_gpu": plan.micro_batch_size,
         "gradient_accumulation_steps": plan.gradient_accumulation_steps,
         "gradient_clipping": 0.0 if harness_owns_the_step(config) else train.grad_clip,
         "zero_optimization": zero,
         "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,
         "communication_data_type": COMMUNICATION_DTYPE,
     }
     if train.precision == "bf16":

@@ -1,4 +1,4 @@
-"""The exceptions that a user is meant to see."""
+"""The exceptions that mean more than a fault."""
 
 
 class UserError(Exception):
@@ -10,3 +10,7 @@ class UserError(Exception):
 
 class Unfinished(UserError):
     """Work was cut off from outside (the network, the system); what is done is kept, and the same command goes on with it."""
+
+
+class ElsewhereError(RuntimeError):
+    """Another rank has failed, and this one ends for that reason alone: it is not shown beside the cause."""

@@ -1,103 +1,142 @@
-"""From a config to running ranks: how many, where, with which environment; the data is ready before any of them meets another."""
+"""From a config to running ranks; the data is ready before any of them meets another in a process group."""
 
 import os
 import socket
+import sys
 import tempfile
-from collections.abc import Mapping
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
+from pretrain import rank_log
 from pretrain.batch_plan import BatchPlan
 from pretrain.config.consistency import check_runnable
 from pretrain.config.schema import Config
-from pretrain.errors import UserError
+from pretrain.errors import ElsewhereError, UserError
+from pretrain.exit_codes import DONE, USER_ERROR
+from pretrain.failures import ECHO, Board, Note, Watch, end_process
 from pretrain.run_folder import RunFolder
 from pretrain.spawn import run_ranks
 from pretrain.summary import summarise
+from pretrain.world import World, count_cores, find_world, speaks
 
-_GPU_DEVICE_FILES = ("/dev/nvidiactl", "/dev/nvidia0", "/dev/kfd", "/dev/dxg")
-_RENDEZVOUS = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-
-
-@dataclass(frozen=True)
-class World:
-    """The ranks of a run and where they come from."""
-
-    size: int
-    joined: bool
-    """This process is one of them, started by torchrun or its like."""
-    num_gpus: int
-    """On this machine; 0: the run is on CPUs."""
+_LEAVING_SECONDS = 60.0
+"""Rank 0, at whose store the others are, waits so long for the last of them to go."""
 
 
 def launch(config: Config) -> int:
     """Run `config` on as many ranks as it asks for, or print its plan; returns the exit code."""
-    world = find_world(config)
+    world = find_world(config.launch.num_processes)
     BatchPlan.make(config.train.global_batch_size, config.train.micro_batch_size, world.size)
     if config.run.dry_run:
-        from pretrain.plan import print_plan
+        if speaks():
+            from pretrain.plan import print_plan
 
-        print_plan(config, world.size)
-        return 0
-    _check_devices(config, world)
+            print_plan(config, world.size)
+        return DONE
     check_runnable(config, on_gpu=world.num_gpus > 0)
-    folder = RunFolder.of(config)
-    _check_run_folder(folder.path)
-    if folder.inspect(config).finished:
-        if os.environ.get("RANK", "0") == "0":
-            print(f"the run in {folder.path} is already finished\n{summarise(folder)}")
-        return 0
     if world.num_gpus == 0:
         os.environ.update(_cpu_environment(world))
-    from pretrain.data.prepare import prepare
-
-    prepared = prepare(config)
-    if world.joined or world.size == 1:
+    if world.rank is not None and world.size > 1:
+        return _launch_as_one_of_many(config, world.rank, world.size)
+    prepared = _get_ready(config)
+    if prepared is None:
+        return DONE
+    if world.size == 1:
         return _train(config, prepared)
     return run_ranks(_train, (config, prepared), _local_environments(world.size))
 
 
+def _launch_as_one_of_many(config: Config, rank: int, size: int) -> int:
+    """As a rank that torchrun, srun or their like started: what has to be done once is done by rank 0."""
+    from pretrain import distributed
+
+    try:
+        store = distributed.meet(config.launch.rendezvous_timeout_seconds)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return USER_ERROR
+    rank_log.begin(rank)
+    board = Board(store.clone(), rank, size)
+    watch = Watch(board)
+    watch.start()
+    try:
+        prepared = _from_rank_0(store, board, lambda: _get_ready(config))
+        code = DONE
+        if prepared is not None:
+            distributed.init(config.launch.timeout_seconds, store)
+            code = _train(config, prepared)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        note = Note.of(error, rank)
+        if note.kind != ECHO:
+            _tell_torchrun(error)
+        end_process(board.leave(note))
+    watch.stop()
+    _leave_together(store, rank, size)
+    return code
+
+
+def _get_ready(config: Config) -> Path | None:
+    """What one process does for all: the checks of the run folder and the prepared data; None where the run is already finished."""
+    folder = RunFolder.of(config)
+    _check_run_folder(folder.path)
+    if folder.inspect(config).finished:
+        print(f"the run in {folder.path} is already finished\n{summarise(folder)}")
+        return None
+    from pretrain.data.prepare import prepare
+
+    return prepare(config)
+
+
 def _train(config: Config, prepared: Path) -> int:
+    from pretrain import distributed
     from pretrain.train import train
 
-    return train(config, prepared)
+    rank_log.begin(int(os.environ.get("RANK", "0")))
+    code = train(config, prepared)
+    # Not after an exception: a rank that closes its connections makes the others fail too, and hides what went wrong first.
+    distributed.shut_down()
+    return code
 
 
-def find_world(config: Config) -> World:
-    """As torchrun says, else `launch.num_processes`, else one rank per GPU, else two ranks where there are two cores."""
-    asked = config.launch.num_processes
-    if all(name in os.environ for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR")):
-        missing = [name for name in _RENDEZVOUS if name not in os.environ]
-        if missing:
-            raise UserError(
-                f"RANK, WORLD_SIZE and MASTER_ADDR are set but not {' and '.join(missing)}; set all of them (torchrun does), or none"
-            )
-        size = int(os.environ["WORLD_SIZE"])
-        if asked not in (None, size):
-            raise UserError(f"launch.num_processes={asked} but the launcher started WORLD_SIZE={size}; leave launch.num_processes out")
-        return World(size, True, count_gpus())
-    gpus = count_gpus()
-    return World(asked or gpus or min(2, _cores()), False, gpus)
+# Ranks that somebody else started ---------------------------------------------------------------------------------------------
 
 
-def count_gpus() -> int:
-    """GPUs that torch can use here; 0 where DS_ACCELERATOR=cpu asks for a run without."""
-    if os.environ.get("DS_ACCELERATOR") == "cpu" or not any(map(os.path.exists, _GPU_DEVICE_FILES)):
-        return 0  # importing torch to hear this would cost seconds
-    import torch
+def _from_rank_0(store: Any, board: Board, function: Callable[[], Path | None]) -> Path | None:
+    """What `function` returns on rank 0, on every rank. The others wait as long as it takes, or until a rank fails."""
+    if board.rank == 0:
+        path = function()
+        store.set("prepared", str(path or ""))
+        return path
+    while not store.check(["prepared"]):
+        if board.notes():
+            raise ElsewhereError("another rank failed before the data was prepared")
+        time.sleep(0.2)
+    found = store.get("prepared").decode()
+    return Path(found) if found else None
 
-    return torch.cuda.device_count()
+
+def _leave_together(store: Any, rank: int, size: int) -> None:
+    """Rank 0, which holds the store, leaves last."""
+    left = store.add("left", 1)
+    deadline = time.monotonic() + _LEAVING_SECONDS
+    while rank == 0 and left < size and time.monotonic() < deadline:
+        time.sleep(0.05)
+        left = store.add("left", 0)
 
 
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def _tell_torchrun(error: BaseException) -> None:
+    """Its summary then shows this error, and the first of several as the root cause."""
+    if "TORCHELASTIC_ERROR_FILE" in os.environ:
+        from torch.distributed.elastic.multiprocessing.errors import get_error_handler
+
+        get_error_handler().record_exception(error)
 
 
-def _check_devices(config: Config, world: World) -> None:
-    if not world.joined and 0 < world.num_gpus < world.size:
-        raise UserError(
-            f"launch.num_processes={world.size} but this machine has {world.num_gpus} GPUs, one per rank; give {world.num_gpus} or less"
-        )
+# Ranks of our own -------------------------------------------------------------------------------------------------------------
 
 
 def _check_run_folder(folder: Path) -> None:
@@ -114,7 +153,7 @@ def _cpu_environment(world: World) -> Mapping[str, str]:
     """What torch and DeepSpeed read when they are imported; threads and network interface stay where the user has set them."""
     wanted = {}
     if world.size > 1:
-        wanted["OMP_NUM_THREADS"] = str(max(1, _cores() // world.size))
+        wanted["OMP_NUM_THREADS"] = str(max(1, count_cores() // world.size))
         if os.path.exists("/sys/class/net/lo") and os.environ.get("MASTER_ADDR", "localhost") in ("localhost", "127.0.0.1"):
             wanted["GLOO_SOCKET_IFNAME"] = "lo"
     return {"DS_ACCELERATOR": "cpu", "CUDA_VISIBLE_DEVICES": ""} | {name: value for name, value in wanted.items() if name not in os.environ}

@@ -30,6 +30,7 @@ class Plan:
     warmup_steps: int
     ranks: int
     zero_stage: int
+    zero_offload: str
     micro_batch_size: int
     gradient_accumulation_steps: int
     global_batch_size: int
@@ -78,6 +79,7 @@ def make_plan(config: Config, world_size: int, vocabulary: Vocabulary, epochs: d
         warmup_steps=warmup_steps(config.schedule, train.num_steps),
         ranks=world_size,
         zero_stage=stage,
+        zero_offload=config.zero.offload,
         micro_batch_size=batch.micro_batch_size,
         gradient_accumulation_steps=batch.gradient_accumulation_steps,
         global_batch_size=batch.global_batch_size,
@@ -108,11 +110,12 @@ def print_plan(config: Config, world_size: int) -> None:
 
 def render(plan: Plan) -> str:
     """The plan as aligned lines of text."""
+    offload = "" if plan.zero_offload == "none" else ", fp32 masters and optimizer state in the host's memory"
     share = plan.optimizer_state_bytes / plan.adamw_state_bytes
     rows = [
         ("model", f"{plan.model}, {plan.parameters:,} parameters, vocabulary {plan.vocabulary:,}, {plan.objective}"),
         ("data", plan.data),
-        ("ranks", f"{plan.ranks}, ZeRO stage {plan.zero_stage}"),
+        ("ranks", f"{plan.ranks}, ZeRO stage {plan.zero_stage}{offload}"),
         (
             "batch",
             f"micro {plan.micro_batch_size} x accumulation {plan.gradient_accumulation_steps} x ranks {plan.ranks} = global "

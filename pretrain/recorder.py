@@ -1,5 +1,6 @@
 """Everything that a run says while it goes: metrics.jsonl, the tracker and the terminal. On ranks other than 0 it says nothing."""
 
+import logging
 import sys
 from typing import Any
 
@@ -10,6 +11,8 @@ from pretrain.plan import Plan, render
 from pretrain.provenance import provenance
 from pretrain.run_folder import RunFolder
 from pretrain.tracker import make_tracker
+
+logger = logging.getLogger("pretrain")
 
 _ON_THE_LINE = {"loss": ".4f", "lr": ".2e", "mlm_accuracy": ".4f", "mask_token_loss": ".4f", "perplexity": ".2f", "nsp_accuracy": ".4f"}
 """Metrics shown on the terminal, and how."""
@@ -73,6 +76,8 @@ class Recorder:
             self._writer.close()
 
     def _say(self, text: str) -> None:
+        if self._active:
+            logger.info(text)
         if self._active and self._bar is not None:
             self._bar.write(text, file=sys.stderr)
         elif self._active:

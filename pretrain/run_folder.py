@@ -50,6 +50,14 @@ class RunFolder:
     def export(self) -> Path:
         return self.path / "export"
 
+    @property
+    def logs(self) -> Path:
+        return self.path / "logs"
+
+    @property
+    def profile(self) -> Path:
+        return self.path / "profile"
+
     def checkpoint(self, step: int) -> Path:
         return self.checkpoints / f"step_{step:08d}"
 

@@ -1,7 +1,7 @@
 """One process per rank on this machine: start them, watch them, end them together.
 
 Ranks report over a pipe. One that fails stays, with its sockets open, until it is ended: so the others do not fail too with errors
-about a lost peer; and where they do all the same, a user's mistake is still shown alone.
+about a lost peer; and where they do all the same, the cause is shown alone.
 """
 
 import multiprocessing
@@ -10,16 +10,18 @@ import signal
 import sys
 import threading
 import time
-import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 
+from pretrain import rank_log
 from pretrain.errors import UserError
+from pretrain.exit_codes import DONE, FAULT, STOPPED_ON_REQUEST
+from pretrain.failures import MISTAKE, Note
+from pretrain.orphans import leave_with_parent
 
-STOPPED_ON_REQUEST = 85
-_ORDERLY = (0, STOPPED_ON_REQUEST)
+_ORDERLY = (DONE, STOPPED_ON_REQUEST)
 _SETTLING_SECONDS = 1.0  # for the others' reports after a failure
 _GRACE_SECONDS = 5.0  # for one that is ended
 _LEAVING_SECONDS = 60.0  # for one that has finished
@@ -27,15 +29,15 @@ _LEAVING_SECONDS = 60.0  # for one that has finished
 
 @dataclass(frozen=True)
 class _Report:
-    """How a rank ended: its exit code and, after the user's mistake, the message or, after a fault, the traceback."""
+    """How a rank ended: its exit code and, after a failure, the note."""
 
     code: int
-    user_error: str | None = None
-    fault: str | None = None
+    failure: Note | None = None
 
 
 @dataclass
 class _Rank:
+    number: int
     process: BaseProcess
     reports: Connection
     report: _Report | None = None
@@ -53,7 +55,8 @@ class _Rank:
             pass
         if self.report is None and self.process.exitcode is not None:
             code = self.process.exitcode
-            self.report = _Report(code if code > 0 else 128 - code)
+            how = f"killed by {signal.Signals(-code).name} (pid {self.process.pid})" if code < 0 else f"with exit code {code}"
+            self.report = _Report(code if code > 0 else 128 - code if code else FAULT, Note.vanished(self.number, self.number, how))
 
 
 def run_ranks(entry: Callable[..., int], arguments: tuple, environments: list[Mapping[str, str]]) -> int:
@@ -66,12 +69,12 @@ def run_ranks(entry: Callable[..., int], arguments: tuple, environments: list[Ma
     ranks: list[_Rank] = []
     before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
-        for environment in environments:
+        for number, environment in enumerate(environments):
             receiver, sender = context.Pipe(duplex=False)
-            process = context.Process(target=_rank_main, args=(entry, arguments, dict(environment), sender))
+            process = context.Process(target=_rank_main, args=(number, entry, arguments, dict(environment), sender))
             process.start()
             sender.close()
-            ranks.append(_Rank(process, receiver))
+            ranks.append(_Rank(number, process, receiver))
         return _watch(ranks)
     finally:
         _end(ranks)
@@ -89,18 +92,18 @@ def _watch(ranks: list[_Rank]) -> int:
 
 def _explain(ranks: list[_Rank]) -> int:
     """After the first failure: hear what the other ranks have to say about it, then show the cause, and only that."""
-    first = next(rank.report for rank in ranks if rank.report and not rank.finished)
     deadline = time.monotonic() + _SETTLING_SECONDS
     while (running := [rank for rank in ranks if rank.report is None]) and time.monotonic() < deadline:
         _collect(running, deadline - time.monotonic())
-    reports = {number: rank.report for number, rank in enumerate(ranks) if rank.report}
-    for report in reports.values():
-        if report.user_error:
-            raise UserError(report.user_error)
-    for number, report in reports.items():
-        if report.fault:
-            print(f"rank {number} failed:\n{report.fault}", file=sys.stderr, end="", flush=True)
-    return first.code
+    reports = [rank.report for rank in ranks if rank.report and not rank.finished]
+    failures = sorted(report.failure for report in reports if report.failure)
+    if not failures:  # all ended alike, and said why themselves
+        return reports[0].code
+    cause = failures[0]
+    if cause.kind == MISTAKE:
+        raise UserError(cause.text.removeprefix("error: "))
+    print(cause.text, file=sys.stderr, flush=True)
+    return next(report.code for report in reports if report.failure is cause)
 
 
 def _collect(running: list[_Rank], seconds: float | None = None) -> None:
@@ -128,27 +131,17 @@ def _end(ranks: list[_Rank]) -> None:
         signal.signal(number, handler)
 
 
-def _rank_main(entry: Callable[..., int], arguments: tuple, environment: dict[str, str], reports: Connection) -> None:
+def _rank_main(number: int, entry: Callable[..., int], arguments: tuple, environment: dict[str, str], reports: Connection) -> None:
     os.environ.update(environment)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends Ctrl-C to all; the launcher decides
-    threading.Thread(target=_leave_with_parent, daemon=True).start()
+    leave_with_parent()
     try:
         report = _Report(int(entry(*arguments)))
-    except UserError as error:
-        report = _Report(2, str(error))
-    except SystemExit as leaving:
-        report = _Report(leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None))
-    except BaseException:
-        report = _Report(1, fault=traceback.format_exc())
+    except BaseException as error:
+        note = Note.of(error, number)
+        rank_log.logger.info(note.text)
+        report = _Report(note.code, note)
     reports.send(report)
     if report.code not in _ORDERLY:
         threading.Event().wait(_GRACE_SECONDS)
     sys.exit(report.code)
-
-
-def _leave_with_parent() -> None:
-    """A launcher that was killed outright takes its ranks along."""
-    parent = multiprocessing.parent_process()
-    if parent:
-        parent.join()
-        os._exit(1)

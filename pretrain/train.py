@@ -8,15 +8,16 @@ from pathlib import Path
 
 import torch
 
-from pretrain import checkpoint, distributed
+from pretrain import checkpoint, distributed, rank_log
 from pretrain.batch_plan import BatchPlan
 from pretrain.checkpoint import Progress
 from pretrain.config.schema import Config
 from pretrain.data.batches import make_batches
 from pretrain.data.loader import windows
 from pretrain.data.mixture import Mixture, mixture_of
-from pretrain.data.prepared import Prepared, open_prepared
+from pretrain.data.prepared import Prepared
 from pretrain.engine import Engine, StepResult
+from pretrain.exit_codes import DIVERGED, DONE
 from pretrain.evaluate import evaluate, unigram_loss
 from pretrain.export import export
 from pretrain.memory import memory_bytes
@@ -24,25 +25,24 @@ from pretrain.model.build import build_model, vocabulary_of
 from pretrain.model.flops import flops_per_sample, peak_flops_per_second
 from pretrain.optim import build_optimizer
 from pretrain.plan import make_plan
+from pretrain.profiling import StepProfiler
 from pretrain.recorder import Recorder
 from pretrain.run_folder import Beginning, RunFolder
 from pretrain.schedule import learning_rate
+from pretrain.shared_data import open_on_all_ranks
 from pretrain.stopwatch import Stopwatch
 from pretrain.summary import summarise
-
-DIVERGED = 1
-"""Exit code of a run that stopped after too many steps in a row that were not finite."""
 
 
 def train(config: Config, prepared_folder: Path) -> int:
     """Train, evaluate and export one run, as one of its ranks; returns the exit code. Every rank calls it."""
-    distributed.init(config.launch.timeout_seconds)
-    prepared, folder = open_prepared(prepared_folder), RunFolder.of(config)
+    distributed.init(config.launch.timeout_seconds, rendezvous_timeout_seconds=config.launch.rendezvous_timeout_seconds)
+    prepared, folder = open_on_all_ranks(prepared_folder), RunFolder.of(config)
     mixture = mixture_of(prepared, config.data)
     fingerprint = prepared.fingerprint + mixture.signature
     beginning = distributed.on_main(lambda: folder.inspect(config, fingerprint))
     code = Trainer(config, prepared, mixture, folder).run(beginning, fingerprint)
-    if code == 0 and distributed.is_main():
+    if code == DONE and distributed.is_main():
         print(summarise(folder))
     # Not after an exception: a rank that closes its connections makes the others fail too, and hides what went wrong first.
     distributed.shut_down()
@@ -69,8 +69,11 @@ class Trainer:
         self.engine = Engine(model, build_optimizer(config.optimizer, model), config, self.batch)
         self.progress = Progress(loss_scale=self.engine.loss_scale)
         distributed.on_main(self._claim_folder)
+        rank_log.open_log(folder.logs, self.batch.world_size)
         self.recorder = Recorder(config, folder, self.plan)
         self.stopwatch = Stopwatch(self.recorder.earlier_seconds)
+        profiled = config.train.profile_steps if distributed.is_main() else []
+        self.profiler = StepProfiler(profiled, folder.profile, distributed.rank(), self.recorder.say)
         self._layout_told = False
         self._epochs: dict[str, int] = {}
 
@@ -89,7 +92,7 @@ class Trainer:
         skipped_in_a_row = 0
         self._epochs = self._whole_epochs()
         while progress.step < config.num_steps:
-            with self.stopwatch("step"):
+            with self.profiler.step(progress.step + 1), self.stopwatch("step"):
                 with self.stopwatch("data"):
                     window = next(stream)
                 self._seed_dropout()
@@ -115,7 +118,7 @@ class Trainer:
                 self._save()
         stream.close()
         self._finish()
-        return 0
+        return DONE
 
     def _claim_folder(self) -> None:
         self._lock = self.folder.lock()  # until this process ends

@@ -70,6 +70,8 @@ def _check_lengths(config: Config) -> None:
 def _check_zero(config: Config) -> None:
     check_extra(config.zero.extra)
     precision = config.train.precision
+    if config.zero.offload != "none" and config.zero.stage == 0:
+        raise UserError(f"zero.offload={config.zero.offload} needs zero.stage=1, 2 or 3; at stage 0 leave it out, or give zero=stage1")
     if precision != "fp32" and config.zero.stage == 0 and config.train.grad_accum_dtype == "fp32":
         raise UserError(
             f"train.precision={precision} at zero.stage=0 cannot accumulate gradients in fp32; give zero.stage=1, which also works on one rank"
@@ -89,6 +91,7 @@ _NOT_MATHEMATICAL = {
     "train.eval_samples",
     "train.checkpoint_every_steps",
     "train.max_skipped_steps",
+    "train.profile_steps",
     "tokenizer.path",
     "tokenizer.training_megabytes",
 }

@@ -91,6 +91,8 @@ class TrainConfig:
     """0 saves at the end only."""
     max_skipped_steps: int = 10
     """Non-finite steps in a row after which the run stops (fp16's own loss-scale search does not count)."""
+    profile_steps: list[int] = field(default_factory=list)
+    """[first, last] step of which rank 0 writes a torch-profiler trace to `profile/` in the run folder; empty: none."""
 
     def __post_init__(self) -> None:
         _require_positive(
@@ -99,6 +101,10 @@ class TrainConfig:
         _require_not_negative("train", self, "grad_clip", "eval_every_steps", "checkpoint_every_steps")
         _require_choice("train.precision", self.precision, ("fp32", "bf16", "fp16"))
         _require_choice("train.grad_accum_dtype", self.grad_accum_dtype, ("fp32", "model"))
+        if self.profile_steps:
+            window = len(self.profile_steps) == 2 and 1 <= self.profile_steps[0] <= self.profile_steps[1] <= self.num_steps
+            wanted = f"the first and the last step, as in [10,13], within 1 to train.num_steps={self.num_steps}"
+            _require(window, "train.profile_steps", str(self.profile_steps).replace(" ", ""), wanted)
 
 
 @dataclass
@@ -394,11 +400,14 @@ class ZeroConfig:
 
     stage: int = MISSING
     """What is sharded: 0 nothing, 1 optimizer state, 2 gradients too, 3 weights too."""
+    offload: str = "none"
+    """none; cpu, at stages 1-3: fp32 masters and optimizer state live in the host's memory, and the update runs there."""
     extra: dict[str, Any] = field(default_factory=dict)
     """Further keys for DeepSpeed's `zero_optimization`, for example overlap_comm or reduce_bucket_size."""
 
     def __post_init__(self) -> None:
         _require(self.stage in (0, 1, 2, 3), "zero.stage", self.stage, "0, 1, 2 or 3")
+        _require_choice("zero.offload", self.offload, ("none", "cpu"))
 
 
 @dataclass
@@ -437,10 +446,12 @@ class LaunchConfig:
     """One per GPU; none: as many as there are GPUs or, on a CPU, two where there are two cores."""
     timeout_seconds: int = 1800
     """How long a collective waits for the other ranks."""
+    rendezvous_timeout_seconds: int = 300
+    """How long the ranks wait for each other at the start."""
 
     def __post_init__(self) -> None:
         _require(self.num_processes is None or self.num_processes > 0, "launch.num_processes", self.num_processes, "a number above 0")
-        _require_positive("launch", self, "timeout_seconds")
+        _require_positive("launch", self, "timeout_seconds", "rendezvous_timeout_seconds")
 
 
 @dataclass

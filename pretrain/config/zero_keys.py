@@ -15,6 +15,8 @@ OWNED = frozenset(
 )
 """The exactness of the update, what is saved or where state lives rests on these."""
 
+_MENDS = {"stage": "use zero.stage", "offload_optimizer": "use zero.offload=cpu", "cpu_offload": "use zero.offload=cpu"}
+
 FREE = frozenset(
     """
     reduce_bucket_size allgather_partitions allgather_bucket_size overlap_comm sub_group_size round_robin_gradients parameter_alignment
@@ -30,7 +32,7 @@ def check_extra(extra: dict) -> None:
     """Raise a `UserError` for the first key of `zero.extra` that is owned or that DeepSpeed does not have."""
     for key in map(str, extra):
         if key in OWNED:
-            mend = "use zero.stage" if key == "stage" else "leave it out"
+            mend = _MENDS.get(key, "leave it out")
             raise UserError(f"zero.extra.{key} is set by the harness, so that the update stays exact; {mend}")
         if key not in FREE:
             close = difflib.get_close_matches(key, FREE, n=1)

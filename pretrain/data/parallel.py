@@ -2,13 +2,13 @@
 
 import multiprocessing
 import os
-import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 from pretrain.errors import Unfinished
+from pretrain.orphans import leave_with_parent
 
 MOST_PROCESSES = 16
 """Each holds some 100 MB; more cores are used by the threads within."""
@@ -59,7 +59,7 @@ def _begin(counter: Any, num_threads: int) -> None:
     global _read_bytes
     _read_bytes = counter
     os.environ["RAYON_NUM_THREADS"] = str(num_threads)  # the tokenizers library reads it
-    threading.Thread(target=_leave_with_parent, daemon=True).start()
+    leave_with_parent()
 
 
 def _call(function: Callable[..., None], item: tuple) -> None:
@@ -68,11 +68,3 @@ def _call(function: Callable[..., None], item: tuple) -> None:
             _read_bytes.value += num_bytes
 
     function(*item, on_bytes)
-
-
-def _leave_with_parent() -> None:
-    """A preparation that was killed outright takes its workers along."""
-    parent = multiprocessing.parent_process()
-    if parent:
-        parent.join()
-        os._exit(1)

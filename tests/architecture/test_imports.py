@@ -58,7 +58,7 @@ def outside(files: set[str], *allowed: str) -> list[str]:
 def test_the_scan_sees_the_known_doors():
     """Guards the guard: an import that is known to be there is found."""
     assert "pretrain/config/compose.py" in importers("hydra", when_imported_only=True)
-    assert "pretrain/launch.py" in importers("torch") - importers("torch", when_imported_only=True)
+    assert "pretrain/world.py" in importers("torch") - importers("torch", when_imported_only=True)
 
 
 def test_came_knows_nothing_of_the_harness():
@@ -91,7 +91,7 @@ def test_hydra_ends_at_the_typed_config(library: str):
     assert not outside(importers(library), "pretrain/config/", r"pretrain/__main__\.py")
 
 
-BELOW = (("errors",), ("config",), ("batch_plan", "distributed"))
+BELOW = (("errors", "exit_codes", "orphans"), ("config",), ("batch_plan", "distributed", "world"))
 ABOVE = (("train",), ("launch", "spawn", "prepare", "sample", "report", "workspace"), ("__main__",))
 """Named from the bottom up; every other module of the harness lies between. A module imports its own layer and those below."""
 

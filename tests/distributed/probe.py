@@ -32,9 +32,11 @@ class Cell:
     accumulation: int
     steps: int = 20
     grad_clip: float = 2.0
+    offload: str = "none"
 
     def __str__(self) -> str:
-        return f"{self.optimizer}-stage{self.stage}-{self.precision}-accumulation{self.accumulation}"
+        offload = "-offload" if self.offload == "cpu" else ""
+        return f"{self.optimizer}-stage{self.stage}{offload}-{self.precision}-accumulation{self.accumulation}"
 
 
 class Leaf(nn.Module):
@@ -88,7 +90,7 @@ def probe_config(cell: Cell, world_size: int) -> tuple[Config, BatchPlan]:
         precision=cell.precision,
         grad_clip=cell.grad_clip,
     )
-    config = Config(run=RunConfig(name="probe"), train=train, zero=ZeroConfig(stage=cell.stage))
+    config = Config(run=RunConfig(name="probe"), train=train, zero=ZeroConfig(stage=cell.stage, offload=cell.offload))
     return config, BatchPlan(train.global_batch_size, 1, world_size)
 
 

@@ -28,14 +28,15 @@ def save(folder: str) -> dict:
     return results
 
 
-def load_and_go_on(folder: str, stages: tuple[int, ...], last_step: int = WHOLE) -> dict:
+def load_and_go_on(folder: str, stages: tuple[int, ...], last_step: int = WHOLE, offload: str = "none") -> dict:
     results = {}
     for name, stage in itertools.product(SAVED, stages):
-        engine = start(Cell(name, stage, "fp32", 1, steps=last_step))
+        cell = Cell(name, stage, "fp32", 1, steps=last_step, offload=offload)
+        engine = start(cell)
         checkpoint.load(engine.optimizer, engine.names, Path(folder, name))
         engine.push_masters()
         loaded = local_masters(engine)
-        train(engine, Cell(name, stage, "fp32", 1, steps=last_step), first_step=HALF)
+        train(engine, cell, first_step=HALF)
         results[name, stage] = (loaded, local_masters(engine))
         engine.destroy()
     return results
@@ -82,6 +83,21 @@ def test_the_continuation_is_the_uninterrupted_run(saved: list[dict], resumed: l
         assert all(torch.equal(left, right) for left, right in zip(found, wanted, strict=True))
     initial, _, _ = reference_masters(SAVED[name], 2)
     weight, update = errors(found, wanted, initial)
+    assert weight <= 5e-7 and update <= 1e-5
+
+
+@pytest.fixture(scope="module")
+def offloaded(folder: str, saved: list[dict]) -> list[dict]:
+    return run_on_ranks(2, load_and_go_on, folder, (1, 2, 3), WHOLE, "cpu")
+
+
+@pytest.mark.parametrize("stage", [1, 2, 3])
+@pytest.mark.parametrize("name", SAVED)
+def test_it_goes_on_in_the_host_s_memory(saved: list[dict], offloaded: list[dict], name: str, stage: int) -> None:
+    wanted, found = (assemble([found[key][0] for found in by_rank]) for by_rank, key in ((saved, name), (offloaded, (name, stage))))
+    assert all(torch.equal(left, right) for left, right in zip(found, wanted, strict=True))
+    wanted, found = (assemble([found[key][1] for found in by_rank]) for by_rank, key in ((saved, name), (offloaded, (name, stage))))
+    weight, update = errors(found, wanted, reference_masters(SAVED[name], 2)[0])
     assert weight <= 5e-7 and update <= 1e-5
 
 

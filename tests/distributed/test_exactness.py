@@ -13,6 +13,13 @@ CELLS = [
     for accumulation in (1, 4)
 ]
 LONG_ACCUMULATION = [Cell("came", stage, "bf16", 256, steps=2) for stage in (1, 2, 3)]
+OFFLOADED = [
+    Cell(optimizer, stage, precision, accumulation, offload="cpu")
+    for optimizer, accumulation in (("came", 1), ("came", 4), ("adamw", 4))
+    for precision in ("fp32", "bf16")
+    for stage in (1, 2, 3)
+]
+LONG_OFFLOADED = [Cell("came", stage, "bf16", 256, steps=2, offload="cpu") for stage in (1, 2)]
 WEIGHT_BOUND, UPDATE_BOUND = 5e-7, 1e-5
 
 
@@ -47,6 +54,15 @@ def test_sharded_updates_equal_whole_tensor_updates(world_size: int) -> None:
     check(CELLS, world_size)
 
 
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+def test_updates_in_the_host_s_memory_equal_whole_tensor_updates(world_size: int) -> None:
+    check(OFFLOADED, world_size)
+
+
 @pytest.mark.parametrize("world_size", [2, 3])
 def test_long_bf16_accumulation_equals_fp32_accumulation(world_size: int) -> None:
     check(LONG_ACCUMULATION, world_size)
+
+
+def test_long_bf16_accumulation_in_the_host_s_memory_equals_fp32_accumulation() -> None:
+    check(LONG_OFFLOADED, 3)

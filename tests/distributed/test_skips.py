@@ -11,6 +11,7 @@ from tests.distributed.probe import HYPER, Cell, LinearProbe, draw_gradients, lo
 from tests.distributed.ranks import run_on_ranks
 
 CELLS = [Cell("came", stage, "fp32", 2) for stage in (0, 1, 2, 3)] + [Cell("came", stage, "bf16", 2) for stage in (1, 2, 3)]
+CELLS += [Cell("came", stage, precision, 2, offload="cpu") for precision in ("fp32", "bf16") for stage in (1, 2, 3)]
 POISONED = 4
 """Index of the parameter whose gradient is poisoned, on rank 1 alone, in the first micro-step of two."""
 

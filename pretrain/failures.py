@@ -1,0 +1,180 @@
+"""One rank fails, all end within seconds, and the user reads the cause alone.
+
+A rank that fails leaves a note. Of several the weightiest is shown: a mistake of the user's, then a fault, then a rank that vanished
+without a word; that a rank lost touch with another is an echo of these, and shown only where there is nothing else. Ranks started by
+torchrun or srun pin their notes to the store that they met at (`Board`), and each has a thread that looks there (`Watch`): it also ends
+a rank that sits in a collective and would never hear of it. Ranks of our own hand their notes to the process that started them
+(`spawn.py`).
+"""
+
+import json
+import os
+import re
+import socket
+import threading
+import time
+import traceback
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pretrain import rank_log
+from pretrain.errors import ElsewhereError, UserError
+from pretrain.exit_codes import FAULT, USER_ERROR
+
+MISTAKE, RAISED, VANISHED, ECHO = range(4)
+
+_LOST_TOUCH = re.compile(
+    r"gloo|nccl|Connection (closed|reset|refused)|Broken pipe|recvBytes|sendBytes|recvValue|remote process exited", re.IGNORECASE
+)
+_EVERY_SECONDS = 0.5  # a look at the board
+_SETTLING_SECONDS = 1.0  # for the others' notes
+_ECHO_SECONDS = 3.0  # for a cause, where this rank has only lost touch
+_FAREWELL_SECONDS = 2.0  # rank 0 keeps the board up for those who still read
+
+
+@dataclass(frozen=True, order=True)
+class Note:
+    """How a rank failed. Of several notes the smallest is the cause."""
+
+    kind: int
+    """MISTAKE, RAISED, VANISHED or ECHO."""
+    rank: int
+    author: int
+    """The rank that wrote it: another, where `rank` had no time to."""
+    code: int
+    """Exit code of the run."""
+    text: str
+    """What the user reads."""
+
+    @classmethod
+    def of(cls, error: BaseException, rank: int) -> "Note":
+        """For an exception that has just been caught."""
+        if isinstance(error, UserError):
+            return cls(MISTAKE, rank, rank, USER_ERROR, f"error: {error}")
+        if isinstance(error, SystemExit):
+            code = error.code if isinstance(error.code, int) else FAULT
+            return cls(RAISED, rank, rank, code or FAULT, f"rank {rank} left in the middle of the run, with exit code {error.code}")
+        return cls(ECHO if _is_echo(error) else RAISED, rank, rank, FAULT, f"rank {rank} failed:\n{traceback.format_exc().rstrip()}")
+
+    @classmethod
+    def vanished(cls, rank: int, author: int, how: str) -> "Note":
+        return cls(VANISHED, rank, author, FAULT, f"rank {rank} ended without a word, {how}")
+
+
+def _is_echo(error: BaseException) -> bool:
+    return any(
+        isinstance(cause, ElsewhereError) or (isinstance(cause, RuntimeError | OSError) and _LOST_TOUCH.search(str(cause)))
+        for cause in _causes(error)
+    )
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__
+
+
+class Board:
+    """The notes of ranks that met at a `torch.distributed` store, and who else of them is on this machine."""
+
+    def __init__(self, store: Any, rank: int, world_size: int) -> None:
+        self._store, self.rank = store, rank
+        self.leaving = threading.Event()
+        """This process has begun to end."""
+        self._untold = threading.Lock()
+        store.set(f"present/{rank}", f"{_place()} {os.getpid()}")
+        present = [text.decode().rsplit(" ", 1) for text in store.multi_get([f"present/{number}" for number in range(world_size)])]
+        self._neighbours = {number: int(pid) for number, (place, pid) in enumerate(present) if place == _place() and number != rank}
+
+    def pin(self, note: Note) -> None:
+        self._store.append("notes", json.dumps(asdict(note)) + "\n")
+
+    def notes(self) -> list[Note]:
+        """All of them, the cause first. Raises RuntimeError where the store is gone, and rank 0 with it."""
+        if not self._store.check(["notes"]):
+            return []
+        return sorted(Note(**json.loads(line)) for line in self._store.get("notes").decode().splitlines())
+
+    def look_around(self) -> list[Note]:
+        """The notes, after pinning one for every rank on this machine that is dead and has left none."""
+        notes = self.notes()
+        known = {note.author for note in notes} | {note.rank for note in notes}
+        for number, pid in self._neighbours.items():
+            if number not in known and not _is_alive(pid):
+                self.pin(Note.vanished(number, self.rank, f"killed or crashed (pid {pid} on {socket.gethostname()})"))
+        return self.notes()
+
+    def leave(self, own: Note | None) -> int:
+        """Pin this rank's own note, if it has one, hear the others, tell the user of the cause where that is this rank's to tell, and
+        return the exit code."""
+        self.leaving.set()
+        if own:
+            rank_log.logger.info(own.text)
+        try:
+            cause = self._settle(own)
+        except RuntimeError:  # the store is gone; nobody is left to agree with
+            cause = own if own and own.kind < VANISHED else Note.vanished(0, 1, "and the run with it")
+        if cause.author == self.rank:
+            if self._untold.acquire(blocking=False):  # the main thread and the watch may come here together
+                rank_log.tell_user(cause.text)
+        else:
+            rank_log.logger.info("this rank ends because of rank %d: %s", cause.rank, cause.text.splitlines()[-1])
+        if self.rank == 0:
+            time.sleep(_FAREWELL_SECONDS)
+        return cause.code
+
+    def _settle(self, own: Note | None) -> Note:
+        if own:
+            self.pin(own)
+        deadline = time.monotonic() + _ECHO_SECONDS
+        while self.look_around()[0].kind == ECHO and time.monotonic() < deadline:
+            time.sleep(_EVERY_SECONDS / 5)
+        time.sleep(_SETTLING_SECONDS)
+        return self.notes()[0]
+
+
+class Watch(threading.Thread):
+    """Ends this process when another rank has failed and the main thread does not notice."""
+
+    def __init__(self, board: Board) -> None:
+        super().__init__(name="watch", daemon=True)
+        self._board, self._over = board, threading.Event()
+
+    def run(self) -> None:
+        while not self._over.wait(_EVERY_SECONDS):
+            try:
+                failed = bool(self._board.look_around())
+            except RuntimeError:
+                failed = True
+            if failed and not self._over.is_set():
+                if not self._board.leaving.is_set():
+                    end_process(self._board.leave(None))
+                return
+
+    def stop(self) -> None:
+        """From now on the others may go when they like."""
+        self._over.set()
+        self.join()
+
+
+def end_process(code: int) -> None:
+    """Without Python's farewell, in which a process group with lost ranks can hang."""
+    rank_log.flush()
+    os._exit(code)
+
+
+def _place() -> str:
+    """The same for processes that see each other's process ids."""
+    try:
+        return f"{socket.gethostname()} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return f"{socket.gethostname()} {os.getpid()}"  # alone
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
