@@ -17,8 +17,8 @@ from pretrain.data.loader import windows
 from pretrain.data.mixture import Mixture, mixture_of
 from pretrain.data.prepared import Prepared
 from pretrain.engine import Engine, StepResult
-from pretrain.exit_codes import DIVERGED, DONE
 from pretrain.evaluate import evaluate, unigram_loss
+from pretrain.exit_codes import DIVERGED, DONE
 from pretrain.export import export
 from pretrain.memory import memory_bytes
 from pretrain.model.build import build_model, vocabulary_of
@@ -44,8 +44,6 @@ def train(config: Config, prepared_folder: Path) -> int:
     code = Trainer(config, prepared, mixture, folder).run(beginning, fingerprint)
     if code == DONE and distributed.is_main():
         print(summarise(folder))
-    # Not after an exception: a rank that closes its connections makes the others fail too, and hides what went wrong first.
-    distributed.shut_down()
     return code
 
 
