@@ -247,6 +247,11 @@ class PreparedDataConfig(DataConfig):
     weights: dict[str, float] = field(default_factory=dict)
     """Weights of a mixture's sources, by name; empty: those it was prepared with."""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, weight in self.weights.items():
+            _require(0 < weight < math.inf, f"data.weights.{name}", weight, "a number above 0")
+
 
 def _source(name: str, values: Any) -> SourceConfig:
     key = f"data.mixture.{name}"

@@ -69,8 +69,13 @@ def vocabulary_hash(tokenizer: "Tokenizer") -> str:
     return hashlib.sha256("\n".join(token for token, _ in by_id).encode()).hexdigest()
 
 
+def names_the_hub(path: str) -> bool:
+    """Whether `tokenizer.path` is nothing on this machine but could be a name on the hub."""
+    return not os.path.exists(Path(path).expanduser()) and bool(_HUB_NAME.fullmatch(path)) and not path.endswith((".txt", ".json"))
+
+
 def _downloaded(name: str, kind: str) -> Path:
-    if not _HUB_NAME.fullmatch(name) or name.endswith((".txt", ".json")):
+    if not names_the_hub(name):
         raise UserError(f"tokenizer.path={name} does not exist; give {_WANTED[kind]}")
     import huggingface_hub
 

@@ -36,6 +36,12 @@ def test_a_dry_run_takes_the_size_of_the_vocabulary_it_is_given(run_pretrain) ->
     assert done.returncode == 0 and "vocabulary 128," in done.stdout, done.stderr
 
 
+def test_a_dry_run_asks_no_network(run_pretrain) -> None:
+    names = ("data=wikipedia", "tokenizer.path=bert-large-uncased", "tokenizer.vocab_size=null")
+    done = run_pretrain("run.dry_run=true", *names, HF_HUB_OFFLINE="1")
+    assert done.returncode == 0 and "vocabulary 30,528," in done.stdout and "hub: wikimedia/wikipedia 20231101.en, train" in done.stdout
+
+
 def test_a_dry_run_prints_it_and_writes_nothing(run_pretrain) -> None:
     done = run_pretrain("+experiment=bert_32k", "run.dry_run=true", "launch.num_processes=8")
     assert done.returncode == 0, done.stderr

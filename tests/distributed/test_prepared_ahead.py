@@ -1,0 +1,64 @@
+"""A lab's way: a mixture prepared ahead of time, moved, and trained on without the corpus."""
+
+import json
+import shutil
+
+import pytest
+
+from pretrain.metrics import last, read_metrics
+from tests.unit.data.corpora import english
+
+RUN = (
+    "data=prepared",
+    "data.path=moved",
+    "data.max_seq_length=32",
+    "train.global_batch_size=16",
+    "train.micro_batch_size=4",
+    "train.num_steps=4",
+    "train.log_every_steps=2",
+    "train.eval_samples=16",
+    "train.checkpoint_every_steps=2",
+    "launch.num_processes=2",
+    "tracker=none",
+    "run.dir=runs",
+    "run.export=false",
+    "tokenizer.vocab_size=null",
+)
+
+
+def test_a_mixture_is_prepared_moved_trained_on_and_its_weights_are_the_runs(run_pretrain, one_error_line) -> None:
+    folder = run_pretrain.folder
+    for name in ("wiki", "books"):
+        (folder / name).mkdir()
+        records = [json.dumps({"text": document}) for document in english(60, seed=len(name)).split("\n\n")]
+        (folder / name / "0.jsonl").write_text("\n".join(records))
+    mixture = ["data=mixture", *(f"data.mixture.{name}.paths=[{name}/]" for name in ("wiki", "books")), "data.mixture.wiki.weight=3"]
+    done = run_pretrain(*mixture, "tokenizer.vocab_size=150", "-o", "made", module="pretrain.prepare")
+    assert done.returncode == 0 and "prepared in made: " in done.stdout, done.stderr
+    (folder / "made").rename(folder / "moved")
+    for name in ("wiki", "books"):
+        shutil.rmtree(folder / name)
+    verified = run_pretrain("data=prepared", "data.path=moved", "--verify", module="pretrain.prepare")
+    assert verified.returncode == 0 and "files match their checksums" in verified.stdout, verified.stderr
+
+    done = run_pretrain(*RUN)
+    assert done.returncode == 0, done.stderr
+    train = [line for line in read_metrics(folder / "runs" / "demo" / "metrics.jsonl") if line["kind"] == "train"]
+    assert [(line["samples_from_wiki"], line["samples_from_books"]) for line in train] == [(12, 4), (24, 8), (48, 16)]
+    plan = last(read_metrics(folder / "runs" / "demo" / "metrics.jsonl"), "start")["plan"]
+    assert plan["epochs"].keys() == {"wiki", "books"} and "epochs: wiki " in done.stderr
+
+    other = run_pretrain(*RUN, "run.name=other", "train.num_steps=2", "data.weights.wiki=1", "data.weights.books=1")
+    assert other.returncode == 0, other.stderr
+    line = last(read_metrics(folder / "runs" / "other" / "metrics.jsonl"), "train")
+    assert (line["samples_from_wiki"], line["samples_from_books"]) == (16, 16)
+
+
+@pytest.mark.parametrize("wrong", [["data.weights.web=1"], ["data.weights.wiki=0"]])
+def test_weights_that_fit_no_source_are_refused(run_pretrain, wrong) -> None:
+    (run_pretrain.folder / "text.txt").write_text(english(40))
+    made = run_pretrain("data=text", "data.paths=[text.txt]", "tokenizer.vocab_size=150", "-o", "moved", module="pretrain.prepare")
+    assert made.returncode == 0, made.stderr
+    done = run_pretrain(*RUN, *wrong)
+    assert done.returncode == 2 and "error: data.weights" in done.stderr, done.stderr
+    assert not (run_pretrain.folder / "runs").exists()
