@@ -19,6 +19,11 @@ StateViews = dict[str, Tensor]
 """One shard's state as its rule sees it: local state (numel,), factors (matrices, rows) and (matrices, cols), step ()."""
 
 
+def working_dtype(handed: Tensor) -> torch.dtype:
+    """float32, in which state is kept and updates are computed; float64 for float64 parameters."""
+    return torch.promote_types(handed.dtype, torch.float32)
+
+
 def numel_by_name(rule: Rule, intervals: Sequence[Interval], handed_numel: int) -> dict[str, int]:
     """Elements of each state tensor kept for a handed tensor of `handed_numel` elements that holds `intervals`."""
     specs = [rule.state(interval) for interval in intervals if interval.numel]
@@ -37,7 +42,7 @@ def numel_by_name(rule: Rule, intervals: Sequence[Interval], handed_numel: int) 
 
 
 def allocate(rule: Rule, shards: Sequence[Shard], handed: Tensor) -> dict[str, Tensor]:
-    """Zeroed fp32 state of a handed tensor, on its device; the step counts stay on the CPU."""
+    """Zeroed state of a handed tensor, on its device; the step counts stay on the CPU."""
     numel = numel_by_name(rule, [shard.interval for shard in shards], handed.numel())
     kinds = {name: kind for shard in shards for name, kind in rule.state(shard.interval).items()}
     allocated = {}
@@ -48,7 +53,8 @@ def allocate(rule: Rule, shards: Sequence[Shard], handed: Tensor) -> dict[str, T
             shape = ()
         elif handed.dim() > 1:  # one unsharded parameter: natural shapes
             shape = _natural_shape(kinds[name], handed)
-        allocated[name] = torch.zeros(shape, dtype=torch.float32, device=device)
+        dtype = torch.float32 if kinds[name] is Kind.STEP else working_dtype(handed)
+        allocated[name] = torch.zeros(shape, dtype=dtype, device=device)
     return allocated
 
 
@@ -65,7 +71,7 @@ def views(rule: Rule, shards: Sequence[Shard], handed: Tensor, allocated: dict[s
             if kind is Kind.STEP:
                 mine[name] = allocated[name]  # one count for all shards
             elif shard.interval.numel == 0:
-                mine[name] = torch.zeros(shape, dtype=torch.float32, device=handed.device)
+                mine[name] = torch.zeros(shape, dtype=working_dtype(handed), device=handed.device)
             elif kind is Kind.LOCAL and _lies_like_the_weights(name, specs):
                 mine[name] = shard.of(allocated[name])
             else:

@@ -75,7 +75,7 @@ def verify(layout: Layout, handed: Tensor, shards: Sequence[Shard]) -> None:
         if shard.interval.numel == 0:
             continue
         theirs = layout.model_weights(shard)
-        ours = shard.of(handed.detach()).to(theirs.dtype).to(theirs.device)
+        ours = shard.of(handed.detach().reshape(-1)).to(theirs.dtype).to(theirs.device)
         if not ((ours == theirs) | (ours.isnan() & theirs.isnan())).all():
             interval = shard.interval
             raise LayoutError(
