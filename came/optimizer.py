@@ -17,7 +17,7 @@ from torch import Tensor
 
 from came import layouts, lockstep
 from came.interval import Interval
-from came.layouts import Layout, Shard
+from came.layouts import Layout, LayoutError, Shard, local
 from came.rules import Kind, Rule
 from came.state import StateViews, allocate, views
 
@@ -34,6 +34,8 @@ class Place:
     handed: Tensor
     layout: Layout
     shards: list[Shard]
+    agreed: bool = False
+    """Whether every rank that shares the tensor is known to have found its own."""
 
 
 @dataclass
@@ -104,7 +106,10 @@ class ShardedOptimizer(torch.optim.Optimizer):
     def state_bytes(self) -> int:
         """Bytes of optimizer state that this rank keeps now."""
         return sum(
-            value.numel() * value.element_size() for state in self.state.values() for value in state.values() if torch.is_tensor(value)
+            local(value).numel() * value.element_size()
+            for state in self.state.values()
+            for value in state.values()
+            if torch.is_tensor(value)
         )
 
     def _place(self, handed: Tensor, group: dict[str, Any]) -> Place:
@@ -119,6 +124,28 @@ class ShardedOptimizer(torch.optim.Optimizer):
             if first:
                 logger.info(self.describe())
         return self._places[key]
+
+    def _locate_together(self) -> None:
+        """Locate what a step meets for the first time. Where one rank cannot, all that share the tensors raise: none is left waiting."""
+        for group in self.param_groups:
+            tensors = [handed for handed in group["params"] if handed.grad is not None]
+            new = [handed for handed in tensors if id(handed) not in self._places or not self._places[id(handed)].agreed]
+            if not new:
+                continue
+            params = self._params[group[_ORIGIN]]
+            layout, failure = layouts.layout_of(group["params"], params), None
+            try:
+                for handed in new:
+                    self._place(handed, group)
+            except LayoutError as error:
+                failure = error
+            found_everywhere = [lockstep.all_agree(failure is None, sharing) for sharing in layout.groups(params)]
+            if failure is not None:
+                raise failure
+            if not all(found_everywhere):
+                raise LayoutError(f"{layout.name}: another rank could not locate its part of the parameters; its error says why")
+            for handed in new:
+                self._places[id(handed)].agreed = True
 
     def describe(self) -> str:
         """The layout that was found and how many parameters are factored, in one line."""
@@ -137,6 +164,7 @@ class ShardedOptimizer(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        self._locate_together()
         self.traffic = lockstep.Traffic()
         observe = self.update_statistics.observe if self.update_statistics is not None else lambda direction: None
         lockstep.run(self._jobs(), self.traffic, observe)
@@ -164,8 +192,7 @@ class ShardedOptimizer(torch.optim.Optimizer):
         totals = torch.tensor([float(updates.sum_of_squares or 0.0), float(updates.numel)], dtype=torch.float64)
         places = list(self._places.values())
         if any(place.layout.partitioned for place in places):
-            totals = totals.to(places[0].handed.device)
-            dist.all_reduce(totals)
+            totals = lockstep.all_reduce(totals, dist.ReduceOp.SUM, None)
         sum_of_squares, numel = totals.tolist()
         return (sum_of_squares / max(numel, 1.0)) ** 0.5
 
@@ -177,9 +204,9 @@ def _is_initialisation(place: Place) -> bool:
 
 
 def _scratch_gradient(place: Place) -> Tensor:
-    """The gradient in float32, flat, free to be overwritten: ZeRO's own flat gradient is, the user's is not."""
-    grad = place.handed.grad
+    """This rank's gradient in float32, flat, free to be overwritten: ZeRO's own flat gradient is, the user's is not."""
+    grad = local(place.handed.grad)
     if grad.is_sparse:
         raise RuntimeError("sparse gradients are not supported; build the embedding with sparse=False")
     flat = grad.reshape(-1).float()
-    return flat.clone() if flat.data_ptr() == grad.data_ptr() and not place.layout.partitioned else flat
+    return flat.clone() if flat.data_ptr() == grad.data_ptr() and not place.layout.lends_gradients else flat

@@ -31,7 +31,7 @@ class Shard:
 
     def of(self, handed: Tensor) -> Tensor:
         """This shard's elements of a tensor laid out like the handed one: a (numel,) view."""
-        return handed.view(-1)[self.offset : self.offset + self.interval.numel]
+        return local(handed).view(-1)[self.offset : self.offset + self.interval.numel]
 
 
 class Layout(Protocol):
@@ -40,6 +40,8 @@ class Layout(Protocol):
     name: str
     partitioned: bool
     """Whether each element is updated by one rank (else every rank updates them all)."""
+    lends_gradients: bool
+    """Whether the gradients of the handed tensors may be overwritten: ZeRO's are its own buffers, else they are the user's."""
 
     def handed(self, group_params: Sequence[Tensor], params: Sequence[Tensor]) -> list[Tensor]:
         """The tensors that this rank updates for the group; `group_params` is what the group now lists."""
@@ -54,19 +56,49 @@ class Layout(Protocol):
     def model_weights(self, shard: Shard) -> Tensor:
         """The model's own copy of the shard's elements, (numel,), in the model's dtype."""
 
+    def groups(self, params: Sequence[Tensor]) -> list[Any]:
+        """Process groups whose ranks step together, because they share parameters; the same order on every rank."""
+
     def push_masters(self, engine_optimizer: Any) -> None:
         """Copy restored master weights into the model's own weights."""
+
+
+def local(tensor: Tensor) -> Tensor:
+    """What this rank holds of a tensor: all of it, except of a DTensor."""
+    return getattr(tensor, "_local_tensor", tensor)
+
+
+def is_dtensor(tensor: Tensor) -> bool:
+    return hasattr(tensor, "_local_tensor")
 
 
 def layout_of(group_params: Sequence[Tensor], params: Sequence[Tensor]) -> Layout:
     """The layout that the parameters of one group are in by now."""
     from came.layouts import whole, zero3, zero12
 
+    _refuse_what_hides_the_shape(params)
     if zero3.applies(params):
         return zero3.LAYOUT
     if zero12.applies(params):
         return zero12.LAYOUT
+    if any(is_dtensor(param) for param in group_params):
+        from came.layouts import fsdp2  # it takes a second to import
+
+        return fsdp2.LAYOUT
     return whole.layout(group_params, params)
+
+
+def _refuse_what_hides_the_shape(params: Sequence[Tensor]) -> None:
+    """Raises LayoutError for parameters that are themselves pieces of others, in schemes that say so."""
+    for param in params:
+        if getattr(param, "_fsdp_flattened", False):
+            raise LayoutError(
+                "FSDP1 (FullyShardedDataParallel) hands flat parameters; supported: FSDP2 (torch.distributed.fsdp.fully_shard)"
+            )
+        if getattr(param, "tensor_model_parallel", False) or getattr(param, "model_parallel", False):
+            raise LayoutError(
+                f"a parameter of shape {tuple(param.shape)} is one rank's part under tensor parallelism, which is not supported"
+            )
 
 
 def verify(layout: Layout, handed: Tensor, shards: Sequence[Shard]) -> None:

@@ -31,6 +31,7 @@ class Zero12:
 
     name = "ZeRO-1/2"
     partitioned = True
+    lends_gradients = True
 
     def handed(self, group_params: Sequence[Tensor], params: Sequence[Tensor]) -> list[Tensor]:
         return list(group_params)
@@ -47,6 +48,9 @@ class Zero12:
 
     def model_weights(self, shard: Shard) -> Tensor:
         return shard.param.detach().view(-1)[shard.interval.start : shard.interval.stop]
+
+    def groups(self, params: Sequence[Tensor]) -> list[Any]:
+        return list(dict.fromkeys(param._dp_group for param in filter(_is_flattened, params)))
 
     def push_masters(self, engine_optimizer: Any) -> None:
         engine_optimizer.update_lp_params()
