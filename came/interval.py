@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from math import prod
 
+import torch
 from torch import Tensor
 
 
@@ -124,6 +125,26 @@ class Interval:
             rectangle.of_rows(row).squeeze(-1).add_(part.sum(-1))
             rectangle.of_cols(col).squeeze(-2).add_(part.sum(-2))
         return row, col
+
+    def row_col_max(self, flat: Tensor) -> tuple[Tensor, Tensor]:
+        """Largest values of this rank's part over columns and over rows, in the shapes of `row_col_sums`.
+
+        `flat` (numel,) is 0 or more everywhere, so that 0 can stand where this rank holds nothing.
+        """
+        row, col = flat.new_zeros(self.row_shape), flat.new_zeros(self.col_shape)
+        for rectangle in self.rectangles:
+            part = rectangle.view(flat)
+            rows, cols = rectangle.of_rows(row).squeeze(-1), rectangle.of_cols(col).squeeze(-2)
+            torch.maximum(rows, part.amax(-1), out=rows)
+            torch.maximum(cols, part.amax(-2), out=cols)
+        return row, col
+
+    def min_outer(self, row: Tensor, col: Tensor) -> Tensor:
+        """`min(row[i], col[j])` for this rank's elements: (numel,) from `row` (matrices, rows) and `col` (matrices, cols)."""
+        flat = row.new_empty(self.numel)
+        for rectangle in self.rectangles:
+            torch.minimum(rectangle.of_rows(row), rectangle.of_cols(col), out=rectangle.view(flat))
+        return flat
 
     def mul_outer_(self, flat: Tensor, row: Tensor, col: Tensor) -> Tensor:
         """`flat[i, j] *= row[i] * col[j]` in place; `flat` (numel,), `row` (matrices, rows), `col` (matrices, cols)."""

@@ -1,7 +1,7 @@
 """Run the rules of all parameters together, with one packed all-reduce per round and process group.
 
-A rule is a coroutine: where the paper sums over a whole matrix it yields `Sum(...)`, and the driver sends back the same tensors
-summed over the ranks. All rules advance in lock-step, so that a round costs one collective however many parameters there are.
+A rule is a coroutine: where the paper sums over a whole matrix it yields `Sum(...)` (`Max(...)` for a maximum), and the driver sends back
+the same tensors combined over the ranks. All rules advance in lock-step, so that a round costs one collective however many parameters there are.
 """
 
 from collections.abc import Callable, Generator, Iterable
@@ -24,6 +24,11 @@ class Reduction:
 def Sum(*tensors: Tensor) -> Reduction:  # noqa: N802 (reads as a type at the point of use)
     """Add the tensors over the ranks; the rule receives the sums."""
     return Reduction(dist.ReduceOp.SUM, tensors)
+
+
+def Max(*tensors: Tensor) -> Reduction:  # noqa: N802
+    """Take each element's maximum over the ranks; the rule receives the maxima."""
+    return Reduction(dist.ReduceOp.MAX, tensors)
 
 
 Coroutine = Generator[Reduction, tuple[Tensor, ...], Tensor]
@@ -76,13 +81,13 @@ def run(jobs: Iterable[Job], traffic: Traffic, observe: Callable[[Tensor], None]
 
 
 def _all_reduce(waiting: list[tuple[Job, Reduction]], traffic: Traffic) -> list[tuple[Tensor, ...]]:
-    """Every request's tensors, combined over the ranks: one collective per (process group, operation)."""
-    packs: dict[tuple[Any, Any], list[int]] = {}
+    """Every request's tensors, combined over the ranks: one collective per (process group, operation, dtype)."""
+    packs: dict[tuple[Any, ...], list[int]] = {}
     for index, (job, request) in enumerate(waiting):
-        packs.setdefault((job.group, request.op), []).append(index)
+        packs.setdefault((job.group, request.op, request.tensors[0].dtype), []).append(index)
 
     reduced: list[tuple[Tensor, ...]] = [()] * len(waiting)
-    for (group, op), members in packs.items():
+    for (group, op, _), members in packs.items():
         flat = torch.cat([tensor.reshape(-1) for index in members for tensor in waiting[index][1].tensors])
         flat = all_reduce(flat, op, group)
         traffic.calls += 1

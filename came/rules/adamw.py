@@ -13,17 +13,20 @@ from came.rules.checks import check, check_common
 
 def update(interval: Interval, param: Tensor, grad: Tensor, state: dict[str, Tensor], hyper: dict[str, Any]) -> Coroutine:
     """One update, element by element: it needs nothing from the other ranks."""
-    beta1, beta2 = hyper["betas"]
-    step = int(state["step"])
-
-    momentum = state["exp_avg"].lerp_(grad, 1 - beta1)
-    second_moment = state["exp_avg_sq"].mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
-    denominator = (second_moment / (1 - beta2**step)).sqrt_().add_(hyper["eps"])
-    direction = (momentum / (1 - beta1**step)).div_(denominator)
-
+    direction = adam_direction(grad, state, hyper)
     step_with_decay(param, direction, hyper)
     return direction
     yield  # makes this function a coroutine, like the rules that do reduce
+
+
+def adam_direction(grad: Tensor, state: dict[str, Tensor], hyper: dict[str, Any]) -> Tensor:
+    """Adam's update before the learning rate, (numel,): the bias-corrected moments' quotient. Moves the moments on."""
+    beta1, beta2 = hyper["betas"]
+    step = int(state["step"])
+    momentum = state["exp_avg"].lerp_(grad, 1 - beta1)
+    second_moment = state["exp_avg_sq"].mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
+    denominator = (second_moment / (1 - beta2**step)).sqrt_().add_(hyper["eps"])
+    return (momentum / (1 - beta1**step)).div_(denominator)
 
 
 def state(interval: Interval) -> StateSpec:

@@ -13,6 +13,7 @@ from came.lockstep import Coroutine, Sum
 from came.optimizer import ShardedOptimizer
 from came.rules import Kind, Rule, StateSpec, step_with_decay
 from came.rules.checks import check, check_common
+from came.rules.factors import averaged_factors
 
 
 def update(interval: Interval, param: Tensor, grad: Tensor, state: dict[str, Tensor], hyper: dict[str, Any]) -> Coroutine:
@@ -23,7 +24,7 @@ def update(interval: Interval, param: Tensor, grad: Tensor, state: dict[str, Ten
     # Second moment of the gradient, factored for a matrix (lines 2-4), and the update it gives (line 5).
     if interval.factored:
         sums = yield Sum(*interval.row_col_sums(grad.square()))
-        row, col = _averaged_factors(interval, state["exp_avg_sq_row"], state["exp_avg_sq_col"], sums, beta2, eps1)
+        row, col = averaged_factors(interval, state["exp_avg_sq_row"], state["exp_avg_sq_col"], sums, 1 - beta2, eps1)
         scaled = interval.mul_outer_(grad, row, col)
     else:
         second_moment = state["exp_avg_sq"].lerp_(grad.square().add_(eps1), 1 - beta2)
@@ -39,7 +40,7 @@ def update(interval: Interval, param: Tensor, grad: Tensor, state: dict[str, Ten
     # Divide by the confidence: how far the update strays from its own average, factored (lines 8-11).
     if interval.factored:
         sums = yield Sum(*interval.row_col_sums(scaled.sub_(momentum).square_()))
-        row, col = _averaged_factors(interval, state["exp_avg_res_row"], state["exp_avg_res_col"], sums, beta3, eps2)
+        row, col = averaged_factors(interval, state["exp_avg_res_row"], state["exp_avg_res_col"], sums, 1 - beta3, eps2)
         direction = interval.mul_outer_(scaled.copy_(momentum), row, col)
     else:
         direction = momentum  # vectors have no confidence term
@@ -47,19 +48,6 @@ def update(interval: Interval, param: Tensor, grad: Tensor, state: dict[str, Ten
     # The step, with decoupled weight decay (line 12).
     step_with_decay(param, direction, hyper)
     return direction
-
-
-def _averaged_factors(
-    interval: Interval, row_avg: Tensor, col_avg: Tensor, sums: tuple[Tensor, Tensor], beta: float, eps: float
-) -> tuple[Tensor, Tensor]:
-    """Average the row and column means into the state; return the factors of `1 / sqrt(row col / mean(row))`.
-
-    `row_avg` (matrices, rows) and `col_avg` (matrices, cols) are updated in place; `sums` are those of the whole parameter.
-    """
-    row_sum, col_sum = sums
-    row_avg.lerp_(row_sum / interval.cols + eps, 1 - beta)
-    col_avg.lerp_(col_sum / interval.rows + eps, 1 - beta)
-    return (row_avg / row_avg.mean(-1, keepdim=True)).rsqrt_(), col_avg.rsqrt()
 
 
 def state(interval: Interval) -> StateSpec:
