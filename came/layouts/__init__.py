@@ -74,7 +74,7 @@ def is_dtensor(tensor: Tensor) -> bool:
 
 def layout_of(group_params: Sequence[Tensor], params: Sequence[Tensor]) -> Layout:
     """The layout that the parameters of one group are in by now."""
-    from came.layouts import whole, zero3, zero12
+    from came.layouts import fsdp2, whole, zero3, zero12
 
     _refuse_what_hides_the_shape(params)
     if zero3.applies(params):
@@ -82,8 +82,6 @@ def layout_of(group_params: Sequence[Tensor], params: Sequence[Tensor]) -> Layou
     if zero12.applies(params):
         return zero12.LAYOUT
     if any(is_dtensor(param) for param in group_params):
-        from came.layouts import fsdp2  # it takes a second to import
-
         return fsdp2.LAYOUT
     return whole.layout(group_params, params)
 

@@ -5,12 +5,9 @@ from math import prod
 from typing import Any
 
 from torch import Tensor
-from torch.distributed.tensor import DTensor
-from torch.distributed.tensor import Shard as ShardAlong
-from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 
 from came.interval import Interval
-from came.layouts import LayoutError, Shard, local
+from came.layouts import LayoutError, Shard, is_dtensor, local
 
 
 def interval_of(shape: tuple[int, ...], dim: int, size: int, offset: int) -> Interval:
@@ -39,6 +36,8 @@ class Fsdp2:
         return list(group_params)
 
     def locate(self, handed: Tensor, group_params: Sequence[Tensor], params: Sequence[Tensor]) -> list[Shard]:
+        from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
+
         if not handed.numel():
             return []
         shape = tuple(handed.shape)
@@ -61,7 +60,7 @@ class Fsdp2:
         return local(shard.param).detach().reshape(-1)
 
     def groups(self, params: Sequence[Tensor]) -> list[Any]:
-        meshes = dict.fromkeys(param.device_mesh for param in params if isinstance(param, DTensor))
+        meshes = dict.fromkeys(param.device_mesh for param in params if is_dtensor(param))
         return [mesh.get_group(mesh_dim) for mesh in meshes for mesh_dim in range(mesh.ndim)]
 
     def push_masters(self, engine_optimizer: Any) -> None:
@@ -73,7 +72,9 @@ LAYOUT = Fsdp2()
 
 def _sharded_mesh_dims(param: Tensor) -> list[int]:
     """The mesh dimension along which a parameter is cut, or none. Raises LayoutError for placements that are not supported."""
-    if not isinstance(param, DTensor):
+    from torch.distributed.tensor import Shard as ShardAlong  # takes a second to import, unless there are DTensors
+
+    if not is_dtensor(param):
         return []
     sharded = []
     for mesh_dim, placement in enumerate(param.placements):

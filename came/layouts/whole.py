@@ -55,7 +55,7 @@ def layout(group_params: Sequence[Tensor], params: Sequence[Tensor]) -> Layout:
         return WholeCopies()
     raise LayoutError(
         f"the optimizer was built with {len(params)} parameters and is now handed {len(group_params)} tensors of other shapes, first "
-        f"{tuple(group_params[0].shape)}: matrices would be treated as vectors. Supported: plain PyTorch, DDP, DeepSpeed ZeRO stages 0-3, FSDP2"
+        f"{tuple(group_params[0].shape)}: matrices would be treated as vectors. Supported: plain PyTorch, DDP, ZeRO stages 0-3, FSDP2"
     )
 
 
