@@ -89,7 +89,7 @@ def _all_reduce(waiting: list[tuple[Job, Reduction]], traffic: Traffic) -> list[
     reduced: list[tuple[Tensor, ...]] = [()] * len(waiting)
     for (group, op, _), members in packs.items():
         flat = torch.cat([tensor.reshape(-1) for index in members for tensor in waiting[index][1].tensors])
-        dist.all_reduce(flat, op, group=group)
+        flat = all_reduce(flat, op, group)
         traffic.calls += 1
         traffic.num_bytes += flat.numel() * flat.element_size()
         at = 0
@@ -100,3 +100,20 @@ def _all_reduce(waiting: list[tuple[Job, Reduction]], traffic: Traffic) -> list[
                 at += tensor.numel()
             reduced[index] = tuple(parts)
     return reduced
+
+
+def all_reduce(tensor: Tensor, op: Any, group: Any) -> Tensor:
+    """`tensor` combined over the ranks of `group` (None: all), in place where the group's backend reaches its device; what lies on the CPU
+    (offloaded state) travels by the GPU where NCCL is all there is."""
+    backends = {device.type for device in (group or dist.group.WORLD)._device_types}
+    if tensor.device.type in backends:
+        dist.all_reduce(tensor, op, group=group)
+        return tensor
+    carried = tensor.to(backends.pop())
+    dist.all_reduce(carried, op, group=group)
+    return carried.to(tensor.device)
+
+
+def all_agree(here: bool, group: Any) -> bool:
+    """Whether `here` is true on every rank of `group`."""
+    return bool(all_reduce(torch.tensor([int(here)]), dist.ReduceOp.MIN, group))

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from came import layouts, lockstep
 from came.interval import Interval
-from came.layouts import Layout, Shard
+from came.layouts import Layout, LayoutError, Shard, local
 from came.rules import Kind, Rule
 from came.state import StateViews, allocate, views, working_dtype
 
@@ -34,6 +34,8 @@ class Place:
     handed: Tensor
     layout: Layout
     shards: list[Shard]
+    agreed: bool = False
+    """Whether every rank that shares the tensor is known to have found its own."""
 
 
 @dataclass
@@ -128,7 +130,10 @@ class ShardedOptimizer(torch.optim.Optimizer):
     def state_bytes(self) -> int:
         """Bytes of optimizer state that this rank keeps now."""
         return sum(
-            value.numel() * value.element_size() for state in self.state.values() for value in state.values() if torch.is_tensor(value)
+            local(value).numel() * value.element_size()
+            for state in self.state.values()
+            for value in state.values()
+            if torch.is_tensor(value)
         )
 
     def _place(self, handed: Tensor, group: dict[str, Any]) -> Place:
@@ -143,6 +148,28 @@ class ShardedOptimizer(torch.optim.Optimizer):
             if first:
                 logger.info(self.describe())
         return self._places[key]
+
+    def _locate_together(self) -> None:
+        """Locate what a step meets for the first time. Where one rank cannot, all that share the tensors raise: none is left waiting."""
+        for group in self.param_groups:
+            tensors = [handed for handed in group["params"] if handed.grad is not None]
+            new = [handed for handed in tensors if id(handed) not in self._places or not self._places[id(handed)].agreed]
+            if not new:
+                continue
+            params = self._params[group[_ORIGIN]]
+            layout, failure = layouts.layout_of(group["params"], params), None
+            try:
+                for handed in new:
+                    self._place(handed, group)
+            except LayoutError as error:
+                failure = error
+            found_everywhere = [lockstep.all_agree(failure is None, sharing) for sharing in layout.groups(params)]
+            if failure is not None:
+                raise failure
+            if not all(found_everywhere):
+                raise LayoutError(f"{layout.name}: another rank could not locate its part of the parameters; its error says why")
+            for handed in new:
+                self._places[id(handed)].agreed = True
 
     def describe(self) -> str:
         """The layout that was found and how many parameters are factored, in one line."""
@@ -161,6 +188,7 @@ class ShardedOptimizer(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        self._locate_together()
         self.traffic = lockstep.Traffic()
         lockstep.run(self._jobs(self.gradient_scale()), self.traffic)
         return loss
@@ -181,7 +209,9 @@ class ShardedOptimizer(torch.optim.Optimizer):
                 all_views = self.state_views(place)
                 if "step" in self.state[handed]:
                     self.state[handed]["step"] += 1
-                weights, grad = _flat(handed.detach()), _gradient(handed, scale, group["maximize"])
+                weights, grad = flat(handed.detach()), flat_gradient(handed)
+                if scale is not None or group["maximize"]:
+                    grad = grad * ((1.0 if scale is None else scale.to(grad.device)) * (-1.0 if group["maximize"] else 1.0))
                 for shard, state in zip(place.shards, all_views, strict=True):
                     update = self.rule.update(shard.interval, shard.of(weights), shard.of(grad), state, hyper)
                     yield lockstep.Job(self._finish(update, place, shard, weights), shard.group)
@@ -189,8 +219,9 @@ class ShardedOptimizer(torch.optim.Optimizer):
     def _finish(self, update: lockstep.Coroutine, place: Place, shard: Shard, weights: Tensor) -> lockstep.Coroutine:
         """The update, and what follows it: weights that were computed on in a copy go back, and what was done is noted."""
         squares = yield from update
-        if weights.data_ptr() != place.handed.data_ptr():
-            place.handed.detach().copy_(weights.view(place.handed.shape))
+        theirs = local(place.handed.detach())
+        if weights.data_ptr() != theirs.data_ptr():
+            theirs.copy_(weights.view(theirs.shape))
         if self.update_statistics is not None:
             self.update_statistics.observe(squares, shard.interval.numel)
         return squares
@@ -202,8 +233,7 @@ class ShardedOptimizer(torch.optim.Optimizer):
         totals = torch.tensor([float(updates.sum_of_squares or 0.0), float(updates.numel)], dtype=torch.float64)
         places = list(self._places.values())
         if any(place.layout.partitioned for place in places):
-            totals = totals.to(places[0].handed.device)
-            dist.all_reduce(totals)
+            totals = lockstep.all_reduce(totals, dist.ReduceOp.SUM, None)
         sum_of_squares, numel = totals.tolist()
         return (sum_of_squares / max(numel, 1.0)) ** 0.5
 
@@ -214,17 +244,15 @@ def _is_initialisation(place: Place) -> bool:
     return copies and not place.handed.grad.any()
 
 
-def _flat(values: Tensor) -> Tensor:
-    """The values in row-major order as the rules want them, (numel,) and float32 or float64: a view where they lie so, else a copy."""
-    return values.reshape(-1).to(working_dtype(values))
+def flat(values: Tensor) -> Tensor:
+    """This rank's values in row-major order as the rules want them, (numel,) and float32 or float64: a view where they lie so, else a
+    copy."""
+    return local(values).reshape(-1).to(working_dtype(values))
 
 
-def _gradient(handed: Tensor, scale: Tensor | None, maximize: bool) -> Tensor:
-    """What the rule takes for the gradient, flat; the gradient itself stays as it is."""
+def flat_gradient(handed: Tensor) -> Tensor:
+    """The gradient of a handed tensor, likewise. Raises RuntimeError for a sparse one."""
     assert handed.grad is not None
     if handed.grad.is_sparse:
         raise RuntimeError("sparse gradients are not supported; build the embedding with sparse=False")
-    grad = _flat(handed.grad)
-    if scale is not None:
-        grad = grad * scale.to(grad.device)
-    return grad.neg() if maximize else grad
+    return flat(handed.grad)

@@ -48,6 +48,9 @@ class Zero12:
     def model_weights(self, shard: Shard) -> Tensor:
         return shard.param.detach().view(-1)[shard.interval.start : shard.interval.stop]
 
+    def groups(self, params: Sequence[Tensor]) -> list[Any]:
+        return list(dict.fromkeys(param._dp_group for param in filter(_is_flattened, params)))
+
     def push_masters(self, engine_optimizer: Any) -> None:
         engine_optimizer.update_lp_params()
 

@@ -50,6 +50,9 @@ class Zero3:
     def model_weights(self, shard: Shard) -> Tensor:
         return shard.param.ds_tensor.detach().view(-1)[: shard.interval.numel]
 
+    def groups(self, params: Sequence[Tensor]) -> list[Any]:
+        return list(dict.fromkeys(param.ds_process_group for param in filter(_is_partitioned, params)))
+
     def push_masters(self, engine_optimizer: Any) -> None:
         engine_optimizer.checkpoint_event_prologue()
         for index in range(len(engine_optimizer.fp16_groups)):
