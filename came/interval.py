@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-CACHE_ELEMENTS = 2**17
+CACHE_ELEMENTS = 2**18
 """Size of the pieces in which a CPU passes over a parameter: what a pass has read is still in the cache when it writes."""
 
 Function = Callable[..., Any]
@@ -43,15 +43,21 @@ class Rectangle:
 
     def view(self, flat: Tensor) -> Tensor:
         """The rectangle of `flat` (numel,) as a (matrices, rows, cols) view."""
-        return flat[self.offset : self.offset + self.numel].view(self.shape)
+        _, rows, cols = self.shape
+        return flat.as_strided(self.shape, (rows * cols, cols, 1), flat.storage_offset() + self.offset)
 
     def beside(self, factors: Factors) -> tuple[Tensor, ...]:
         """The parts of one value per row (matrices, rows) and one per column (matrices, cols) that lie beside this rectangle, as views
         that broadcast over it; nothing for no factors."""
         if not factors:
             return ()
-        row, col = factors
-        return row[self.matrices, self.rows].unsqueeze(-1), col[self.matrices, self.cols].unsqueeze(-2)
+        matrices, rows, cols = self.shape
+        (row, all_rows), (col, all_cols) = ((factor, factor.shape[-1]) for factor in factors)
+        row_at, col_at = (self.matrices.start * all_rows + self.rows.start, self.matrices.start * all_cols + self.cols.start)
+        return (
+            row.as_strided((matrices, rows, 1), (all_rows, 1, 1), row.storage_offset() + row_at),
+            col.as_strided((matrices, 1, cols), (all_cols, cols, 1), col.storage_offset() + col_at),
+        )
 
 
 @dataclass(frozen=True)

@@ -32,8 +32,8 @@ def Max(*tensors: Tensor) -> Reduction:  # noqa: N802
     return Reduction(dist.ReduceOp.MAX, tensors)
 
 
-Coroutine = Generator[Reduction, tuple[Tensor, ...], Tensor]
-"""Yields reductions, receives their results, returns the sum of squares of the update's direction, a scalar."""
+Coroutine = Generator[Reduction, tuple[Tensor, ...], None]
+"""Yields reductions, receives their results, at its end the update is made."""
 
 
 @dataclass(frozen=True)

@@ -45,9 +45,10 @@ class UpdateStatistics:
     sum_of_squares: Tensor | None = None
     numel: int = 0
 
-    def observe(self, squares: Tensor, numel: int) -> None:
+    def observe(self, direction: Tensor) -> None:
+        squares = direction.square().sum()
         self.sum_of_squares = squares if self.sum_of_squares is None else self.sum_of_squares + squares
-        self.numel += numel
+        self.numel += direction.numel()
 
 
 class ShardedOptimizer(torch.optim.Optimizer):
@@ -198,6 +199,7 @@ class ShardedOptimizer(torch.optim.Optimizer):
         return None
 
     def _jobs(self, scale: Tensor | None) -> Iterator[lockstep.Job]:
+        observe = self.update_statistics.observe if self.update_statistics is not None else lambda direction: None
         for group in self.param_groups:
             hyper = {**group, "lr": float(group["lr"])}
             for handed in group["params"]:
@@ -213,18 +215,8 @@ class ShardedOptimizer(torch.optim.Optimizer):
                 if scale is not None or group["maximize"]:
                     grad = grad * ((1.0 if scale is None else scale.to(grad.device)) * (-1.0 if group["maximize"] else 1.0))
                 for shard, state in zip(place.shards, all_views, strict=True):
-                    update = self.rule.update(shard.interval, shard.of(weights), shard.of(grad), state, hyper)
-                    yield lockstep.Job(self._finish(update, place, shard, weights), shard.group)
-
-    def _finish(self, update: lockstep.Coroutine, place: Place, shard: Shard, weights: Tensor) -> lockstep.Coroutine:
-        """The update, and what follows it: weights that were computed on in a copy go back, and what was done is noted."""
-        squares = yield from update
-        theirs = local(place.handed.detach())
-        if weights.data_ptr() != theirs.data_ptr():
-            theirs.copy_(weights.view(theirs.shape))
-        if self.update_statistics is not None:
-            self.update_statistics.observe(squares, shard.interval.numel)
-        return squares
+                    update = self.rule.update(shard.interval, shard.of(weights), shard.of(grad), state, hyper, observe)
+                    yield lockstep.Job(_finish(update, place.handed, weights), shard.group)
 
     def update_rms(self) -> float:
         """Root mean square, over all parameters and ranks, of the update directions (before the learning rate) in
@@ -236,6 +228,14 @@ class ShardedOptimizer(torch.optim.Optimizer):
             totals = lockstep.all_reduce(totals, dist.ReduceOp.SUM, None)
         sum_of_squares, numel = totals.tolist()
         return (sum_of_squares / max(numel, 1.0)) ** 0.5
+
+
+def _finish(update: lockstep.Coroutine, handed: Tensor, weights: Tensor) -> lockstep.Coroutine:
+    """The update; then weights that were updated in a copy go back to where they belong."""
+    yield from update
+    theirs = local(handed.detach())
+    if weights.data_ptr() != theirs.data_ptr():
+        theirs.copy_(weights.view(theirs.shape))
 
 
 def _is_initialisation(place: Place) -> bool:

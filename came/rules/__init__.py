@@ -28,18 +28,21 @@ class Kind(Enum):
 StateSpec = dict[str, Kind]
 
 
+Observe = Callable[[Tensor], None]
+
+
 @dataclass(frozen=True)
 class Rule:
     """One optimizer's mathematics.
 
-    `update(interval, param, grad, state, hyper)` changes `param` and `state` in place, leaves `grad` as it is, all of them (numel,) and
-    float32 (float64 where the parameters are), and returns the sum of squares, over these elements, of the direction it moved along: of
-    all that the learning rate multiplies. `state(interval)` names what it keeps. `hyper` is the parameter group, whose values
-    `check(hyper)` has found to be in their ranges.
+    `update(interval, param, grad, state, hyper, observe)` changes `param` and `state` in place and leaves `grad` as it is, all of them
+    (numel,) and float32 (float64 where the parameters are); it shows `observe` every part of the direction it moves along, of all that
+    the learning rate multiplies. `state(interval)` names what it keeps. `hyper` is the parameter group, whose values `check(hyper)` has
+    found to be in their ranges.
     """
 
     name: str
-    update: Callable[[Interval, Tensor, Tensor, dict[str, Tensor], dict[str, Any]], Coroutine]
+    update: Callable[[Interval, Tensor, Tensor, dict[str, Tensor], dict[str, Any], Observe], Coroutine]
     state: Callable[[Interval], StateSpec]
     check: Callable[[dict[str, Any]], None]
 
@@ -59,6 +62,12 @@ def state_shape(kind: Kind, interval: Interval) -> tuple[int, ...]:
 
 def state_numel(kind: Kind, interval: Interval) -> int:
     return prod(state_shape(kind, interval))
+
+
+def step_(param: Tensor, direction: Tensor, lr: float, observe: Observe) -> None:
+    """`param -= lr * direction`, in place."""
+    param.add_(direction, alpha=-lr)
+    observe(direction)
 
 
 def add_decay_(direction: Tensor, param: Tensor, hyper: dict[str, Any]) -> Tensor:

@@ -12,13 +12,13 @@ from torch import Tensor
 from came.interval import Interval
 from came.lockstep import Coroutine, Sum
 from came.optimizer import ShardedOptimizer
-from came.rules import Kind, Rule, StateSpec, add_decay_
+from came.rules import Kind, Observe, Rule, StateSpec, add_decay_, step_
 from came.rules.checks import check as require
 from came.rules.checks import check_common, check_decay, check_eps_pair, check_positive
-from came.rules.factors import averaged_factors, clipping
+from came.rules.factors import averaged_factors, clipping, scaled
 
 
-def update(interval: Interval, param: Tensor, grad: Tensor, state: dict[str, Tensor], hyper: dict[str, Any]) -> Coroutine:
+def update(interval: Interval, param: Tensor, grad: Tensor, state: dict[str, Tensor], hyper: dict[str, Any], observe: Observe) -> Coroutine:
     """One update of the elements of `interval`; two reductions."""
     eps1, eps2 = hyper["eps"]
     step = int(state["step"])
@@ -30,7 +30,7 @@ def update(interval: Interval, param: Tensor, grad: Tensor, state: dict[str, Ten
     if interval.factored:
         row_sums, col_sums, param_squares = yield Sum(*interval.row_col_sums(torch.square, grad), param_squares)
         factors = averaged_factors(interval, state["exp_avg_sq_row"], state["exp_avg_sq_col"], (row_sums, col_sums), weight, eps1)
-        divided, moments = (lambda g, row, col: (g * row).mul_(col)), ()
+        divided, moments = scaled, ()
     else:
         (param_squares,) = yield Sum(param_squares)
         interval.each(lambda g, v: v.lerp_(g.square().add_(eps1), weight), grad, state["exp_avg_sq"])
@@ -44,15 +44,14 @@ def update(interval: Interval, param: Tensor, grad: Tensor, state: dict[str, Ten
     lr = min(hyper["lr"], step**-0.5) if hyper["relative_step"] else hyper["lr"]
     size = (param_squares / interval.total).sqrt_().clamp_(min=eps2) if hyper["scale_parameter"] else 1.0
 
-    def move(p: Tensor, m: Tensor, *views: Tensor) -> Tensor:
+    def move(p: Tensor, m: Tensor, *views: Tensor) -> None:
         direction = divided(*views).div_(clip)
         if hyper["beta1"] is not None:
             direction = m.lerp_(direction, 1 - hyper["beta1"]).clone()
         direction = add_decay_(direction, p, hyper).mul_(size)
-        p.add_(direction, alpha=-lr)
-        return direction.square_()
+        step_(p, direction, lr, observe)
 
-    return interval.sum(move, param, state.get("exp_avg", grad), grad, *moments, factors=factors)
+    interval.each(move, param, state.get("exp_avg", grad), grad, *moments, factors=factors)
 
 
 def state(interval: Interval) -> StateSpec:

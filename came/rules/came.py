@@ -12,18 +12,20 @@ from torch import Tensor
 from came.interval import Interval
 from came.lockstep import Coroutine, Sum
 from came.optimizer import ShardedOptimizer
-from came.rules import Kind, Rule, StateSpec
+from came.rules import Kind, Observe, Rule, StateSpec
 from came.rules.checks import check_betas, check_common, check_eps_pair, check_positive
-from came.rules.factors import averaged_factors, clipping
+from came.rules.factors import averaged_factors, clipping, scaled, squares_of_scaled
 from came.rules.variants import move
 
 
-def update(interval: Interval, param: Tensor, grad: Tensor, state: dict[str, Tensor], hyper: dict[str, Any]) -> Coroutine:
+def update(interval: Interval, param: Tensor, grad: Tensor, state: dict[str, Tensor], hyper: dict[str, Any], observe: Observe) -> Coroutine:
     """One update of the elements of `interval`; three reductions for a matrix, one for a vector."""
-    return (_update_matrix if interval.factored else _update_vector)(interval, param, grad, state, hyper)
+    return (_update_matrix if interval.factored else _update_vector)(interval, param, grad, state, hyper, observe)
 
 
-def _update_matrix(interval: Interval, param: Tensor, grad: Tensor, state: dict[str, Tensor], hyper: dict[str, Any]) -> Coroutine:
+def _update_matrix(
+    interval: Interval, param: Tensor, grad: Tensor, state: dict[str, Tensor], hyper: dict[str, Any], observe: Observe
+) -> Coroutine:
     beta1, beta2, beta3 = hyper["betas"]
     eps1, eps2 = hyper["eps"]
     bias1, bias2, bias3 = _biases(state, hyper)
@@ -34,23 +36,26 @@ def _update_matrix(interval: Interval, param: Tensor, grad: Tensor, state: dict[
     row *= bias2**0.5
 
     # The update that it gives (line 5), clipped by its RMS over the whole parameter (line 6).
-    (sum_of_squares,) = yield Sum(interval.sum(lambda g, row, col: _times(g, row, col).square_(), grad, factors=(row, col)))
+    (sum_of_squares,) = yield Sum(interval.sum(squares_of_scaled, grad, factors=(row, col)))
     row /= clipping(interval, sum_of_squares, hyper)
 
     # Its momentum (line 7), and how far it strays from that, factored (lines 8-10).
-    def squared_residual(g: Tensor, m: Tensor, row: Tensor, col: Tensor) -> Tensor:
-        clipped = _times(g, row, col)
-        return clipped.sub_(m.lerp_(clipped, 1 - beta1)).square_()
+    def squared_lag(g: Tensor, m: Tensor, row: Tensor, col: Tensor) -> Tensor:
+        lag = torch.addcmul(m, g * row, col, value=-1)  # m - u; it leaves beta1 (m - u) of itself
+        m.sub_(lag, alpha=1 - beta1)
+        return lag.square_()
 
-    sums = yield Sum(*interval.row_col_sums(squared_residual, grad, state["exp_avg"], factors=(row, col)))
+    sums = yield Sum(*(beta1**2 * lags for lags in interval.row_col_sums(squared_lag, grad, state["exp_avg"], factors=(row, col))))
     row, col = averaged_factors(interval, state["exp_avg_res_row"], state["exp_avg_res_col"], sums, 1 - beta3, eps2)
     row *= bias3**0.5 / bias1
 
     # The step along the momentum over the root of that (lines 11-12).
-    return (yield from move(interval, param, grad, state["exp_avg"], _times, (row, col), hyper))
+    yield from move(interval, param, grad, state["exp_avg"], scaled, (row, col), hyper, observe)
 
 
-def _update_vector(interval: Interval, param: Tensor, grad: Tensor, state: dict[str, Tensor], hyper: dict[str, Any]) -> Coroutine:
+def _update_vector(
+    interval: Interval, param: Tensor, grad: Tensor, state: dict[str, Tensor], hyper: dict[str, Any], observe: Observe
+) -> Coroutine:
     """The same with a full second moment and without a confidence, as in the authors' implementation."""
     beta1, beta2, _ = hyper["betas"]
     eps1, _ = hyper["eps"]
@@ -64,15 +69,9 @@ def _update_vector(interval: Interval, param: Tensor, grad: Tensor, state: dict[
     scale = bias2**0.5 / clipping(interval, sum_of_squares, hyper)
     interval.each(lambda g, v, m: m.lerp_((g * v.rsqrt()).mul_(scale), 1 - beta1), grad, state["exp_avg_sq"], state["exp_avg"])
 
-    squares = yield from move(interval, param, grad, state["exp_avg"], lambda m: m / bias1, (), hyper)
+    yield from move(interval, param, grad, state["exp_avg"], lambda m: m / bias1, (), hyper, observe)
     if hyper["legacy_1d"]:
         state["exp_avg"].mul_(hyper["lr"])
-    return squares
-
-
-def _times(values: Tensor, row: Tensor, col: Tensor) -> Tensor:
-    """`values[i, j] * row[i] * col[j]`, a new tensor."""
-    return (values * row).mul_(col)
 
 
 def _biases(state: dict[str, Tensor], hyper: dict[str, Any]) -> list[float]:

@@ -24,3 +24,13 @@ def averaged_factors(
 def clipping(interval: Interval, sum_of_squares: Tensor, hyper: dict[str, Any]) -> Tensor:
     """What an update is divided by, so that its RMS over the whole parameter is at most `clip_threshold`; a scalar."""
     return ((sum_of_squares / interval.total).sqrt_() / hyper["clip_threshold"]).clamp_(min=1.0)
+
+
+def squares_of_scaled(g: Tensor, row: Tensor, col: Tensor) -> Tensor:
+    """Sums over the columns of `(g[i, j] * row[i] * col[j])^2`, as the products that they are: (matrices, rows, 1)."""
+    return (g.square() @ col.square().mT).mul_(row.square())
+
+
+def scaled(values: Tensor, row: Tensor, col: Tensor) -> Tensor:
+    """`values[i, j] * row[i] * col[j]`, a new tensor."""
+    return (values * row).mul_(col)

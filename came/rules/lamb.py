@@ -12,13 +12,13 @@ from came.interval import Interval
 from came.layouts import LayoutError
 from came.lockstep import Coroutine, Sum
 from came.optimizer import ShardedOptimizer, flat_gradient
-from came.rules import Rule, add_decay_
+from came.rules import Observe, Rule, add_decay_, step_
 from came.rules.adamw import adam_direction, average_moments, state
 from came.rules.adamw import check as check_as_adamw
 from came.rules.checks import check_positive
 
 
-def update(interval: Interval, param: Tensor, grad: Tensor, state: dict[str, Tensor], hyper: dict[str, Any]) -> Coroutine:
+def update(interval: Interval, param: Tensor, grad: Tensor, state: dict[str, Tensor], hyper: dict[str, Any], observe: Observe) -> Coroutine:
     """One update of the elements of `interval`; one reduction, for the norms over the whole parameter."""
     moments, step = (state["exp_avg"], state["exp_avg_sq"]), int(state["step"])
     interval.each(lambda g, m, v: average_moments(g, m, v, hyper), grad, *moments)
@@ -31,12 +31,11 @@ def update(interval: Interval, param: Tensor, grad: Tensor, state: dict[str, Ten
         update_squares = interval.sum(lambda *views: direction(*views).square_(), param, *moments)
         ratio = trust_ratio(*(yield Sum(interval.sum(torch.square, param), update_squares)))
 
-    def move(p: Tensor, m: Tensor, v: Tensor) -> Tensor:
+    def move(p: Tensor, m: Tensor, v: Tensor) -> None:
         scaled = direction(p, m, v).mul_(ratio)
-        p.add_(scaled, alpha=-hyper["lr"])
-        return scaled.square_()
+        step_(p, scaled, hyper["lr"], observe)
 
-    return interval.sum(move, param, *moments)
+    interval.each(move, param, *moments)
 
 
 def trust_ratio(weight_squares: Tensor, update_squares: Tensor) -> Tensor:

@@ -13,12 +13,12 @@ from torch import Tensor
 from came.interval import Interval
 from came.lockstep import Coroutine, Max
 from came.optimizer import ShardedOptimizer
-from came.rules import Kind, Rule, StateSpec, add_decay_
+from came.rules import Kind, Observe, Rule, StateSpec, add_decay_, step_
 from came.rules.checks import check as require
 from came.rules.checks import check_common, check_decay
 
 
-def update(interval: Interval, param: Tensor, grad: Tensor, state: dict[str, Tensor], hyper: dict[str, Any]) -> Coroutine:
+def update(interval: Interval, param: Tensor, grad: Tensor, state: dict[str, Tensor], hyper: dict[str, Any], observe: Observe) -> Coroutine:
     """One update of the elements of `interval`; one reduction for a matrix, none for a vector, whose covers are its elements."""
     # nu(i) = min over the covers that hold i of mu, plus g(i)^2; mu of a cover = max of nu over it (SM3-II lines 5-9).
     if interval.factored:
@@ -30,15 +30,14 @@ def update(interval: Interval, param: Tensor, grad: Tensor, state: dict[str, Ten
     else:
         nu_of, covers, factors = (lambda g, accumulator: accumulator.addcmul_(g, g)), (state["accumulator"],), ()
 
-    def move(p: Tensor, m: Tensor, g: Tensor, *beside: Tensor) -> Tensor:
+    def move(p: Tensor, m: Tensor, g: Tensor, *beside: Tensor) -> None:
         direction = g / nu_of(g, *beside).clamp(min=torch.finfo(g.dtype).tiny).sqrt_()  # 0/0 is 0 (line 6)
         if hyper["momentum"]:
             direction = m.lerp_(direction, 1 - hyper["momentum"]).clone()
         add_decay_(direction, p, hyper)
-        p.add_(direction, alpha=-hyper["lr"])
-        return direction.square_()
+        step_(p, direction, hyper["lr"], observe)
 
-    return interval.sum(move, param, state.get("exp_avg", grad), grad, *covers, factors=factors)
+    interval.each(move, param, state.get("exp_avg", grad), grad, *covers, factors=factors)
 
 
 def _minimum_plus_square(g: Tensor, row: Tensor, col: Tensor) -> Tensor:

@@ -1,14 +1,14 @@
 """The step of CAME, with the variants of it that are not the paper's."""
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from came.interval import Interval
-from came.lockstep import Reduction, Sum
-from came.rules import add_decay_
+from came.lockstep import Coroutine, Sum
+from came.rules import Observe, add_decay_, step_
 from came.rules.lamb import trust_ratio
 
 
@@ -20,8 +20,9 @@ def move(
     direction_of: Callable[..., Tensor],
     factors: Sequence[Tensor],
     hyper: dict[str, Any],
-) -> Generator[Reduction, tuple[Tensor, ...], Tensor]:
-    """`param -= lr * (direction_of(momentum, *factors) + weight_decay * param)`; returns the sum of squares of what lr multiplies.
+    observe: Observe,
+) -> Coroutine:
+    """`param -= lr * (direction_of(momentum, *factors) + weight_decay * param)`.
 
     `cautious`: elements whose direction disagrees with the gradient's sign stay where they are, and the others move by numel / (their
     number + 1) times as much, counted over the whole parameter (Liang et al., "Cautious Optimizers", 2024, Algorithm 1; xi = 1). One
@@ -43,14 +44,13 @@ def move(
         update_squares = interval.sum(lambda *views: direction(*views).square_(), param, grad, momentum, factors=factors)
         ratio = trust_ratio(*(yield Sum(interval.sum(torch.square, param), update_squares)))
 
-    def step(p: Tensor, g: Tensor, m: Tensor, *factors: Tensor) -> Tensor:
+    def step(p: Tensor, g: Tensor, m: Tensor, *factors: Tensor) -> None:
         full = direction(p, g, m, *factors)
         if ratio is not None:
             full.mul_(ratio)
-        p.add_(full, alpha=-hyper["lr"])
-        return full.square_()
+        step_(p, full, hyper["lr"], observe)
 
-    return interval.sum(step, param, grad, momentum, factors=factors)
+    interval.each(step, param, grad, momentum, factors=factors)
 
 
 def _agree(grad: Tensor, momentum: Tensor) -> Tensor:
