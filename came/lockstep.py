@@ -1,10 +1,11 @@
 """Run the rules of all parameters together, with one packed all-reduce per round and process group.
 
 A rule is a coroutine: where the paper sums over a whole matrix it yields `Sum(...)` (`Max(...)` for a maximum), and the driver sends back
-the same tensors combined over the ranks. All rules advance in lock-step, so that a round costs one collective however many parameters there are.
+the same tensors combined over the ranks. All rules advance in lock-step, so that a round costs one collective however many parameters
+there are.
 """
 
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Generator, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,8 +32,8 @@ def Max(*tensors: Tensor) -> Reduction:  # noqa: N802
     return Reduction(dist.ReduceOp.MAX, tensors)
 
 
-Coroutine = Generator[Reduction, tuple[Tensor, ...], Tensor]
-"""Yields reductions, receives their results, returns the direction of the update (numel,)."""
+Coroutine = Generator[Reduction, tuple[Tensor, ...], None]
+"""Yields reductions, receives their results, at its end the update is made."""
 
 
 @dataclass(frozen=True)
@@ -52,8 +53,8 @@ class Traffic:
     num_bytes: int = 0
 
 
-def run(jobs: Iterable[Job], traffic: Traffic, observe: Callable[[Tensor], None]) -> None:
-    """Drive every job to its end; `observe` sees each update's direction (numel,) once.
+def run(jobs: Iterable[Job], traffic: Traffic) -> None:
+    """Drive every job to its end.
 
     A job that needs no other rank runs to its end before the next is made (its temporaries are then freed); the others wait for
     each other at every reduction.
@@ -63,8 +64,7 @@ def run(jobs: Iterable[Job], traffic: Traffic, observe: Callable[[Tensor], None]
     def advance(job: Job, reduced: tuple[Tensor, ...] | None) -> Reduction | None:
         try:
             return job.coroutine.send(reduced)
-        except StopIteration as end:
-            observe(end.value)
+        except StopIteration:
             return None
 
     for job in jobs:

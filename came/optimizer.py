@@ -19,7 +19,7 @@ from came import layouts, lockstep
 from came.interval import Interval
 from came.layouts import Layout, LayoutError, Shard, local
 from came.rules import Kind, Rule
-from came.state import StateViews, allocate, views
+from came.state import StateViews, allocate, views, working_dtype
 
 logger = logging.getLogger("came")
 
@@ -46,16 +46,18 @@ class UpdateStatistics:
     numel: int = 0
 
     def observe(self, direction: Tensor) -> None:
-        square = direction.square().sum()
-        self.sum_of_squares = square if self.sum_of_squares is None else self.sum_of_squares + square
+        squares = direction.square().sum()
+        self.sum_of_squares = squares if self.sum_of_squares is None else self.sum_of_squares + squares
         self.numel += direction.numel()
 
 
 class ShardedOptimizer(torch.optim.Optimizer):
     """Runs one rule, exactly, on unsharded parameters and under DeepSpeed ZeRO stages 0-3.
 
-    Subclasses set `rule` and give its hyper-parameters. State is float32 whatever the parameters' dtype. Raises
-    `came.layouts.LayoutError` at the first step if a parameter's elements cannot be located with certainty.
+    Subclasses set `rule` and give its hyper-parameters. State and arithmetic are float32 (float64 for float64 parameters): a parameter
+    in bfloat16 is updated in float32 and rounded, so that steps smaller than its resolution are lost unless somebody keeps float32
+    masters, as DeepSpeed does. Raises `came.layouts.LayoutError` at the first step if a parameter's elements cannot be located with
+    certainty.
 
     Attributes:
         traffic: collective calls and bytes of the last `step()`.
@@ -72,21 +74,39 @@ class ShardedOptimizer(torch.optim.Optimizer):
         super().__init__(params, defaults)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """As torch's; raises ValueError for a hyper-parameter out of its range and for complex parameters."""
+        self.rule.check({**self.defaults, **param_group})
         super().add_param_group(param_group)
         group = self.param_groups[-1]
+        if any(param.is_complex() for param in group["params"]):
+            self.param_groups.pop()
+            raise ValueError(f"{self.rule.name} takes real parameters; view complex ones as real: torch.view_as_real")
         group[_ORIGIN] = len(self._params)
         self._params.append(list(group["params"]))
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """As torch's, but float32 state stays float32: torch casts it to the parameter's dtype, and an average with decay 0.9999 that
         is kept in bfloat16 never moves again."""
+        origins = [group[_ORIGIN] for group in self.param_groups]
         super().load_state_dict(state_dict)
+        for group, origin in zip(self.param_groups, origins, strict=True):
+            group.update({name: value for name, value in self.defaults.items() if name not in group}, **{_ORIGIN: origin})
         indices = [index for group in state_dict["param_groups"] for index in group["params"]]
         params = [param for group in self.param_groups for param in group["params"]]
         for index, param in zip(indices, params, strict=True):
             for name, value in state_dict["state"].get(index, {}).items():
-                device = value.device if name == "step" else param.device
-                self.state[param][name] = value.detach().to(device=device, dtype=torch.float32, copy=True)
+                device, dtype = (value.device, torch.float32) if name == "step" else (param.device, working_dtype(param))
+                self.state[param][name] = value.detach().to(device=device, dtype=dtype, copy=True)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For pickling and copying: what the parameters are is kept, where they are is found again."""
+        return {**super().__getstate__(), "rule": self.rule, "_params": self._params}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self.__dict__.setdefault("_places", {})
+        self.__dict__.setdefault("traffic", lockstep.Traffic())
+        self.__dict__.setdefault("update_statistics", None)
 
     # Where things are ---------------------------------------------------------------------------------------------------------
 
@@ -96,6 +116,11 @@ class ShardedOptimizer(torch.optim.Optimizer):
             params = self._params[group[_ORIGIN]]
             for handed in layouts.layout_of(group["params"], params).handed(group["params"], params):
                 yield self._place(handed, group)
+
+    def layouts(self) -> Iterator[Layout]:
+        """The layout that each parameter group is in by now."""
+        for group in self.param_groups:
+            yield layouts.layout_of(group["params"], self._params[group[_ORIGIN]])
 
     def state_views(self, place: Place) -> list[StateViews]:
         """The state of each shard of a place, allocated as zeros where there is none yet."""
@@ -166,12 +191,17 @@ class ShardedOptimizer(torch.optim.Optimizer):
                 loss = closure()
         self._locate_together()
         self.traffic = lockstep.Traffic()
-        observe = self.update_statistics.observe if self.update_statistics is not None else lambda direction: None
-        lockstep.run(self._jobs(), self.traffic, observe)
+        lockstep.run(self._jobs(self.gradient_scale()), self.traffic)
         return loss
 
-    def _jobs(self) -> Iterator[lockstep.Job]:
+    def gradient_scale(self) -> Tensor | None:
+        """What all gradients of this step are multiplied by; None for 1."""
+        return None
+
+    def _jobs(self, scale: Tensor | None) -> Iterator[lockstep.Job]:
+        observe = self.update_statistics.observe if self.update_statistics is not None else lambda direction: None
         for group in self.param_groups:
+            hyper = {**group, "lr": float(group["lr"])}
             for handed in group["params"]:
                 if handed.grad is None:
                     continue
@@ -181,9 +211,12 @@ class ShardedOptimizer(torch.optim.Optimizer):
                 all_views = self.state_views(place)
                 if "step" in self.state[handed]:
                     self.state[handed]["step"] += 1
-                weights, grad = handed.detach(), _scratch_gradient(place)
+                weights, grad = flat(handed.detach()), flat_gradient(handed)
+                if scale is not None or group["maximize"]:
+                    grad = grad * ((1.0 if scale is None else scale.to(grad.device)) * (-1.0 if group["maximize"] else 1.0))
                 for shard, state in zip(place.shards, all_views, strict=True):
-                    yield lockstep.Job(self.rule.update(shard.interval, shard.of(weights), shard.of(grad), state, group), shard.group)
+                    update = self.rule.update(shard.interval, shard.of(weights), shard.of(grad), state, hyper, observe)
+                    yield lockstep.Job(_finish(update, place.handed, weights), shard.group)
 
     def update_rms(self) -> float:
         """Root mean square, over all parameters and ranks, of the update directions (before the learning rate) in
@@ -197,16 +230,29 @@ class ShardedOptimizer(torch.optim.Optimizer):
         return (sum_of_squares / max(numel, 1.0)) ** 0.5
 
 
+def _finish(update: lockstep.Coroutine, handed: Tensor, weights: Tensor) -> lockstep.Coroutine:
+    """The update; then weights that were updated in a copy go back to where they belong."""
+    yield from update
+    theirs = local(handed.detach())
+    if weights.data_ptr() != theirs.data_ptr():
+        theirs.copy_(weights.view(theirs.shape))
+
+
 def _is_initialisation(place: Place) -> bool:
     """DeepSpeed's stage 0 in bf16 and fp16 calls `step()` once while it is being built, with zero gradients: not an update."""
     copies = not place.layout.partitioned and all(shard.param is not place.handed for shard in place.shards)
     return copies and not place.handed.grad.any()
 
 
-def _scratch_gradient(place: Place) -> Tensor:
-    """This rank's gradient in float32, flat, free to be overwritten: ZeRO's own flat gradient is, the user's is not."""
-    grad = local(place.handed.grad)
-    if grad.is_sparse:
+def flat(values: Tensor) -> Tensor:
+    """This rank's values in row-major order as the rules want them, (numel,) and float32 or float64: a view where they lie so, else a
+    copy."""
+    return local(values).reshape(-1).to(working_dtype(values))
+
+
+def flat_gradient(handed: Tensor) -> Tensor:
+    """The gradient of a handed tensor, likewise. Raises RuntimeError for a sparse one."""
+    assert handed.grad is not None
+    if handed.grad.is_sparse:
         raise RuntimeError("sparse gradients are not supported; build the embedding with sparse=False")
-    flat = grad.reshape(-1).float()
-    return flat.clone() if flat.data_ptr() == grad.data_ptr() and not place.layout.lends_gradients else flat
+    return flat(handed.grad)

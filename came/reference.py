@@ -22,27 +22,44 @@ def came_step(
     eps: tuple[float, float] = (1e-30, 1e-16),
     clip_threshold: float = 1.0,
     weight_decay: float = 0.0,
+    bias_correction: bool = False,
+    cautious: bool = False,
+    trust_ratio: bool = False,
+    legacy_1d: bool = False,
 ) -> None:
-    """CAME, Algorithm 2 of Luo et al. (2023); a parameter of more than two dimensions is a stack of matrices."""
+    """CAME, Algorithm 2 of Luo et al. (2023); a parameter of more than two dimensions is a stack of matrices.
+
+    The last four are not the paper's: see `came.CAME`.
+    """
     beta1, beta2, beta3 = betas
     eps1, eps2 = eps
+    t = state["step"] = state.get("step", 0) + 1
+    bias1, bias2, bias3 = (1 - beta**t if bias_correction else 1.0 for beta in betas)
 
     if param.dim() >= 2:
-        v = _factored_average(state, "exp_avg_sq", grad**2 + eps1, beta2)
+        v = _factored_average(state, "exp_avg_sq", grad**2 + eps1, beta2) / bias2
     else:
-        v = _average(state, "exp_avg_sq", grad**2 + eps1, beta2)
+        v = _average(state, "exp_avg_sq", grad**2 + eps1, beta2) / bias2
     u = grad / v.sqrt()
     u = u / max(1.0, float(_rms(u)) / clip_threshold)
 
     m = _average(state, "exp_avg", u, beta1)
 
     if param.dim() >= 2:
-        s = _factored_average(state, "exp_avg_res", (u - m) ** 2 + eps2, beta3)
-        direction = m / s.sqrt()
+        s = _factored_average(state, "exp_avg_res", (u - m) ** 2 + eps2, beta3) / bias3
+        direction = m / bias1 / s.sqrt()
     else:
-        direction = m
+        direction = m / bias1
 
-    param.sub_(lr * (weight_decay * param + direction))
+    if cautious:
+        mask = (direction * grad > 0).to(param.dtype)
+        direction = direction * mask * (mask.numel() / (mask.sum() + 1))
+    update = weight_decay * param + direction
+    if trust_ratio and param.dim() >= 2:
+        update = _trust_ratio(param, update) * update
+    param.sub_(lr * update)
+    if legacy_1d and param.dim() < 2:
+        state["exp_avg"] = lr * m
 
 
 def adamw_step(
@@ -82,7 +99,7 @@ def lamb_step(
     update = m_hat / (v_hat.sqrt() + eps) + weight_decay * param
     if adapt is None:
         adapt = weight_decay > 0
-    ratio = param.norm() / update.norm() if adapt and param.norm() > 0 and update.norm() > 0 else 1.0
+    ratio = _trust_ratio(param, update) if adapt else 1.0
     param.sub_(lr * ratio * update)
 
 
@@ -149,6 +166,12 @@ def _average(state: State, name: str, value: Tensor, beta: float) -> Tensor:
     """Exponential moving average from zero, kept under `name`."""
     state[name] = beta * state.get(name, torch.zeros_like(value)) + (1 - beta) * value
     return state[name]
+
+
+def _trust_ratio(param: Tensor, update: Tensor) -> float:
+    """|param| / |update|; 1 where either is zero."""
+    norms = float(param.norm()), float(update.norm())
+    return norms[0] / norms[1] if min(norms) > 0 else 1.0
 
 
 def _rms(tensor: Tensor) -> Tensor:

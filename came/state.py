@@ -20,6 +20,11 @@ StateViews = dict[str, Tensor]
 """One shard's state as its rule sees it: local state (numel,), factors (matrices, rows) and (matrices, cols), step ()."""
 
 
+def working_dtype(handed: Tensor) -> torch.dtype:
+    """float32, in which state is kept and updates are computed; float64 for float64 parameters."""
+    return torch.promote_types(handed.dtype, torch.float32)
+
+
 def numel_by_name(rule: Rule, intervals: Sequence[Interval], handed_numel: int) -> dict[str, int]:
     """Elements of each state tensor kept for a handed tensor of `handed_numel` elements that holds `intervals`."""
     specs = [rule.state(interval) for interval in intervals if interval.numel]
@@ -38,7 +43,7 @@ def numel_by_name(rule: Rule, intervals: Sequence[Interval], handed_numel: int) 
 
 
 def allocate(rule: Rule, shards: Sequence[Shard], handed: Tensor) -> dict[str, Tensor]:
-    """Zeroed fp32 state of a handed tensor, on its device; the step counts stay on the CPU."""
+    """Zeroed state of a handed tensor, on its device; the step counts stay on the CPU."""
     if shards and (is_dtensor(handed) or handed.dim() > 1):
         return _allocate_for_one_parameter(rule, shards[0].interval, handed)
     numel = numel_by_name(rule, [shard.interval for shard in shards], handed.numel())
@@ -46,7 +51,7 @@ def allocate(rule: Rule, shards: Sequence[Shard], handed: Tensor) -> dict[str, T
     return {
         name: torch.zeros((), dtype=torch.float32)
         if kinds[name] is Kind.STEP
-        else torch.zeros(count, dtype=torch.float32, device=handed.device)
+        else torch.zeros(count, dtype=working_dtype(handed), device=handed.device)
         for name, count in numel.items()
     }
 
@@ -59,9 +64,9 @@ def _allocate_for_one_parameter(rule: Rule, interval: Interval, handed: Tensor) 
         if kind is Kind.STEP:
             allocated[name] = torch.zeros((), dtype=torch.float32)
         elif kind is Kind.LOCAL:
-            allocated[name] = torch.zeros_like(handed, dtype=torch.float32, memory_format=torch.contiguous_format)
+            allocated[name] = torch.zeros_like(handed, dtype=working_dtype(handed), memory_format=torch.contiguous_format)
         elif interval.numel:
-            allocated[name] = torch.zeros(_natural_shape(kind, handed), dtype=torch.float32, device=local(handed).device)
+            allocated[name] = torch.zeros(_natural_shape(kind, handed), dtype=working_dtype(handed), device=local(handed).device)
     return allocated
 
 
@@ -78,7 +83,7 @@ def views(rule: Rule, shards: Sequence[Shard], handed: Tensor, allocated: dict[s
             if kind is Kind.STEP:
                 mine[name] = allocated[name]  # one count for all shards
             elif shard.interval.numel == 0:
-                mine[name] = torch.zeros(shape, dtype=torch.float32, device=local(handed).device)
+                mine[name] = torch.zeros(shape, dtype=working_dtype(handed), device=local(handed).device)
             elif kind is Kind.LOCAL and _lies_like_the_weights(name, specs):
                 mine[name] = shard.of(allocated[name])
             else:

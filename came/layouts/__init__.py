@@ -40,8 +40,6 @@ class Layout(Protocol):
     name: str
     partitioned: bool
     """Whether each element is updated by one rank (else every rank updates them all)."""
-    lends_gradients: bool
-    """Whether the gradients of the handed tensors may be overwritten: ZeRO's are its own buffers, else they are the user's."""
 
     def handed(self, group_params: Sequence[Tensor], params: Sequence[Tensor]) -> list[Tensor]:
         """The tensors that this rank updates for the group; `group_params` is what the group now lists."""
@@ -105,7 +103,7 @@ def verify(layout: Layout, handed: Tensor, shards: Sequence[Shard]) -> None:
         if shard.interval.numel == 0:
             continue
         theirs = layout.model_weights(shard)
-        ours = shard.of(handed.detach()).to(theirs.dtype).to(theirs.device)
+        ours = shard.of(local(handed.detach()).reshape(-1)).to(theirs.dtype).to(theirs.device)
         if not ((ours == theirs) | (ours.isnan() & theirs.isnan())).all():
             interval = shard.interval
             raise LayoutError(

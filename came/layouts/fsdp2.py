@@ -30,7 +30,6 @@ class Fsdp2:
 
     name = "FSDP2"
     partitioned = True
-    lends_gradients = False
 
     def handed(self, group_params: Sequence[Tensor], params: Sequence[Tensor]) -> list[Tensor]:
         return list(group_params)

@@ -15,7 +15,6 @@ class Whole:
 
     name = "unsharded"
     partitioned = False
-    lends_gradients = False
 
     def handed(self, group_params: Sequence[Tensor], params: Sequence[Tensor]) -> list[Tensor]:
         return list(group_params)

@@ -31,7 +31,6 @@ class Zero12:
 
     name = "ZeRO-1/2"
     partitioned = True
-    lends_gradients = True
 
     def handed(self, group_params: Sequence[Tensor], params: Sequence[Tensor]) -> list[Tensor]:
         return list(group_params)

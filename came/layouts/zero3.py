@@ -28,7 +28,6 @@ class Zero3:
 
     name = "ZeRO-3"
     partitioned = True
-    lends_gradients = True
 
     def handed(self, group_params: Sequence[Tensor], params: Sequence[Tensor]) -> list[Tensor]:
         sub_groups = {_position(param)[0]: _sub_group_tensor(param) for param in filter(_is_partitioned, params)}

@@ -6,48 +6,52 @@ min(1e-2, 1/sqrt(t)); no momentum.
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from came.interval import Interval
 from came.lockstep import Coroutine, Sum
 from came.optimizer import ShardedOptimizer
-from came.rules import Kind, Rule, StateSpec
-from came.rules.checks import check, check_common
-from came.rules.factors import averaged_factors
+from came.rules import Kind, Observe, Rule, StateSpec, add_decay_, step_
+from came.rules.checks import check as require
+from came.rules.checks import check_common, check_decay, check_eps_pair, check_positive
+from came.rules.factors import averaged_factors, clipping, scaled
 
 
-def update(interval: Interval, param: Tensor, grad: Tensor, state: dict[str, Tensor], hyper: dict[str, Any]) -> Coroutine:
+def update(interval: Interval, param: Tensor, grad: Tensor, state: dict[str, Tensor], hyper: dict[str, Any], observe: Observe) -> Coroutine:
     """One update of the elements of `interval`; two reductions."""
     eps1, eps2 = hyper["eps"]
     step = int(state["step"])
     weight = step ** hyper["beta2_decay"]  # 1 - beta2 of this step
 
-    # Second moment of the gradient, factored for a matrix, and the update it gives (Alg. 4 lines 4-8, Alg. 5 lines 4-6).
-    squares = param.square().sum()
+    # Second moment of the gradient, factored for a matrix, and the update that it gives (Alg. 4 lines 4-8, Alg. 5 lines 4-6).
+    param_squares = interval.sum(torch.square, param)
+    factors: tuple[Tensor, ...] = ()
     if interval.factored:
-        *sums, squares = yield Sum(*interval.row_col_sums(grad.square()), squares)
-        row, col = averaged_factors(interval, state["exp_avg_sq_row"], state["exp_avg_sq_col"], sums, weight, eps1)
-        scaled = interval.mul_outer_(grad, row, col)
+        row_sums, col_sums, param_squares = yield Sum(*interval.row_col_sums(torch.square, grad), param_squares)
+        factors = averaged_factors(interval, state["exp_avg_sq_row"], state["exp_avg_sq_col"], (row_sums, col_sums), weight, eps1)
+        divided, moments = scaled, ()
     else:
-        (squares,) = yield Sum(squares)
-        second_moment = state["exp_avg_sq"].lerp_(grad.square().add_(eps1), weight)
-        scaled = grad.mul_(second_moment.rsqrt())
+        (param_squares,) = yield Sum(param_squares)
+        interval.each(lambda g, v: v.lerp_(g.square().add_(eps1), weight), grad, state["exp_avg_sq"])
+        divided, moments = (lambda g, v: g * v.rsqrt()), (state["exp_avg_sq"],)
 
     # Clip by the RMS over the whole parameter (Alg. 4 line 9).
-    (sum_of_squares,) = yield Sum(scaled.square().sum())
-    rms = (sum_of_squares / interval.total).sqrt()
-    scaled.div_((rms / hyper["clip_threshold"]).clamp_(min=1.0))
+    (squares,) = yield Sum(interval.sum(lambda *views: divided(*views).square_(), grad, *moments, factors=factors))
+    clip = clipping(interval, squares, hyper)
 
-    direction = scaled if hyper["beta1"] is None else state["exp_avg"].lerp_(scaled, 1 - hyper["beta1"])
-    if hyper["weight_decay"]:
-        direction = direction.add(param, alpha=hyper["weight_decay"])
-
-    # The step: relative to time and to the size of the parameter (Alg. 4 lines 3 and 10).
-    if hyper["scale_parameter"]:
-        direction = direction * (squares / interval.total).sqrt_().clamp_(min=eps2)
+    # The step, relative to time and to the size of the parameter (Alg. 4 lines 3 and 10).
     lr = min(hyper["lr"], step**-0.5) if hyper["relative_step"] else hyper["lr"]
-    param.add_(direction, alpha=-lr)
-    return direction
+    size = (param_squares / interval.total).sqrt_().clamp_(min=eps2) if hyper["scale_parameter"] else 1.0
+
+    def move(p: Tensor, m: Tensor, *views: Tensor) -> None:
+        direction = divided(*views).div_(clip)
+        if hyper["beta1"] is not None:
+            direction = m.lerp_(direction, 1 - hyper["beta1"]).clone()
+        direction = add_decay_(direction, p, hyper).mul_(size)
+        step_(p, direction, lr, observe)
+
+    interval.each(move, param, state.get("exp_avg", grad), grad, *moments, factors=factors)
 
 
 def state(interval: Interval) -> StateSpec:
@@ -62,8 +66,22 @@ def state_with_momentum(interval: Interval) -> StateSpec:
     return {"exp_avg": Kind.LOCAL, **state(interval)}
 
 
-RULE = Rule("Adafactor", update, state)
-RULE_WITH_MOMENTUM = Rule("Adafactor with momentum", update, state_with_momentum)
+def check(hyper: dict[str, Any]) -> None:
+    check_common(hyper)
+    check_eps_pair(hyper["eps"])
+    check_positive(hyper, "clip_threshold")
+    require("beta2_decay", hyper["beta2_decay"], hyper["beta2_decay"] <= 0, "0 or less")
+    require("beta1", hyper["beta1"], hyper["beta1"] is None, "None in every group, or in none")
+
+
+def check_with_momentum(hyper: dict[str, Any]) -> None:
+    require("beta1", hyper["beta1"], hyper["beta1"] is not None, "None in every group, or in none")
+    check_decay("beta1", hyper["beta1"])
+    check({**hyper, "beta1": None})
+
+
+RULE = Rule("Adafactor", update, state, check)
+RULE_WITH_MOMENTUM = Rule("Adafactor with momentum", update, state_with_momentum, check_with_momentum)
 
 
 class Adafactor(ShardedOptimizer):
@@ -82,6 +100,7 @@ class Adafactor(ShardedOptimizer):
         weight_decay: decoupled; scaled like the update.
         scale_parameter: multiply the step by the RMS of the parameter.
         relative_step: let the step fall with 1/sqrt(t).
+        maximize: ascend instead.
     """
 
     rule = RULE
@@ -89,20 +108,18 @@ class Adafactor(ShardedOptimizer):
     def __init__(
         self,
         params: Any,
-        lr: float = 1e-2,
+        lr: float | Tensor = 1e-2,
         beta2_decay: float = -0.8,
         eps: tuple[float, float] = (1e-30, 1e-3),
         clip_threshold: float = 1.0,
         beta1: float | None = None,
         weight_decay: float = 0.0,
+        *,
         scale_parameter: bool = True,
         relative_step: bool = True,
+        maximize: bool = False,
     ) -> None:
-        check_common(lr, () if beta1 is None else (beta1,), weight_decay)
-        check("beta2_decay", beta2_decay, beta2_decay <= 0, "0 or less")
-        for index, value in enumerate(eps, start=1):
-            check(f"eps{index}", value, value > 0, "above 0")
-        check("clip_threshold", clip_threshold, clip_threshold > 0, "above 0")
         self.rule = RULE if beta1 is None else RULE_WITH_MOMENTUM
-        defaults = dict(lr=lr, beta2_decay=beta2_decay, eps=eps, clip_threshold=clip_threshold, beta1=beta1, weight_decay=weight_decay)
-        super().__init__(params, defaults | dict(scale_parameter=scale_parameter, relative_step=relative_step))
+        moments = dict(beta2_decay=beta2_decay, eps=eps, clip_threshold=clip_threshold, beta1=beta1)
+        step = dict(lr=lr, weight_decay=weight_decay, scale_parameter=scale_parameter, relative_step=relative_step, maximize=maximize)
+        super().__init__(params, {**step, **moments})

@@ -1,5 +1,7 @@
 """The factored second moment of Adafactor (Shazeer and Stern, 2018, Algorithms 1 and 4), which CAME uses twice."""
 
+from typing import Any
+
 from torch import Tensor
 
 from came.interval import Interval
@@ -17,3 +19,18 @@ def averaged_factors(
     row_avg.lerp_(row_sum / interval.cols + eps, weight)
     col_avg.lerp_(col_sum / interval.rows + eps, weight)
     return (row_avg / row_avg.mean(-1, keepdim=True)).rsqrt_(), col_avg.rsqrt()
+
+
+def clipping(interval: Interval, sum_of_squares: Tensor, hyper: dict[str, Any]) -> Tensor:
+    """What an update is divided by, so that its RMS over the whole parameter is at most `clip_threshold`; a scalar."""
+    return ((sum_of_squares / interval.total).sqrt_() / hyper["clip_threshold"]).clamp_(min=1.0)
+
+
+def squares_of_scaled(g: Tensor, row: Tensor, col: Tensor) -> Tensor:
+    """Sums over the columns of `(g[i, j] * row[i] * col[j])^2`, as the products that they are: (matrices, rows, 1)."""
+    return (g.square() @ col.square().mT).mul_(row.square())
+
+
+def scaled(values: Tensor, row: Tensor, col: Tensor) -> Tensor:
+    """`values[i, j] * row[i] * col[j]`, a new tensor."""
+    return (values * row).mul_(col)

@@ -13,26 +13,35 @@ from torch import Tensor
 from came.interval import Interval
 from came.lockstep import Coroutine, Max
 from came.optimizer import ShardedOptimizer
-from came.rules import Kind, Rule, StateSpec, step_with_decay
-from came.rules.checks import check, check_common
+from came.rules import Kind, Observe, Rule, StateSpec, add_decay_, step_
+from came.rules.checks import check as require
+from came.rules.checks import check_common, check_decay
 
 
-def update(interval: Interval, param: Tensor, grad: Tensor, state: dict[str, Tensor], hyper: dict[str, Any]) -> Coroutine:
+def update(interval: Interval, param: Tensor, grad: Tensor, state: dict[str, Tensor], hyper: dict[str, Any], observe: Observe) -> Coroutine:
     """One update of the elements of `interval`; one reduction for a matrix, none for a vector, whose covers are its elements."""
+    # nu(i) = min over the covers that hold i of mu, plus g(i)^2; mu of a cover = max of nu over it (SM3-II lines 5-9).
     if interval.factored:
-        # nu(i) = min over the covers that hold i of mu, plus g(i)^2; mu of a cover = max of nu over it (SM3-II lines 5-9).
-        row, col = state["accumulator_row"], state["accumulator_col"]
-        nu = interval.min_outer(row, col).addcmul_(grad, grad)
-        row_max, col_max = yield Max(*interval.row_col_max(nu))
-        row.copy_(row_max)
-        col.copy_(col_max)
+        before = state["accumulator_row"].clone(), state["accumulator_col"].clone()
+        row_max, col_max = yield Max(*interval.row_col_max(_minimum_plus_square, grad, factors=before))
+        state["accumulator_row"].copy_(row_max)
+        state["accumulator_col"].copy_(col_max)
+        nu_of, covers, factors = _minimum_plus_square, (), before
     else:
-        nu = state["accumulator"].addcmul_(grad, grad)
+        nu_of, covers, factors = (lambda g, accumulator: accumulator.addcmul_(g, g)), (state["accumulator"],), ()
 
-    scaled = grad.div_(nu.clamp(min=torch.finfo(nu.dtype).tiny).sqrt_())  # 0/0 is 0 (line 6)
-    direction = state["exp_avg"].lerp_(scaled, 1 - hyper["momentum"]) if hyper["momentum"] else scaled
-    step_with_decay(param, direction, hyper)
-    return direction
+    def move(p: Tensor, m: Tensor, g: Tensor, *beside: Tensor) -> None:
+        direction = g / nu_of(g, *beside).clamp(min=torch.finfo(g.dtype).tiny).sqrt_()  # 0/0 is 0 (line 6)
+        if hyper["momentum"]:
+            direction = m.lerp_(direction, 1 - hyper["momentum"]).clone()
+        add_decay_(direction, p, hyper)
+        step_(p, direction, hyper["lr"], observe)
+
+    interval.each(move, param, state.get("exp_avg", grad), grad, *covers, factors=factors)
+
+
+def _minimum_plus_square(g: Tensor, row: Tensor, col: Tensor) -> Tensor:
+    return torch.minimum(row, col).addcmul_(g, g)
 
 
 def state(interval: Interval) -> StateSpec:
@@ -47,8 +56,19 @@ def state_with_momentum(interval: Interval) -> StateSpec:
     return {"exp_avg": Kind.LOCAL, **state(interval)}
 
 
-RULE = Rule("SM3 without momentum", update, state)
-RULE_WITH_MOMENTUM = Rule("SM3", update, state_with_momentum)
+def check(hyper: dict[str, Any]) -> None:
+    check_common(hyper)
+    require("momentum", hyper["momentum"], hyper["momentum"] == 0, "0 in every group, or in none")
+
+
+def check_with_momentum(hyper: dict[str, Any]) -> None:
+    check_decay("momentum", hyper["momentum"])
+    require("momentum", hyper["momentum"], hyper["momentum"] > 0, "0 in every group, or in none")
+    check_common(hyper)
+
+
+RULE = Rule("SM3 without momentum", update, state, check)
+RULE_WITH_MOMENTUM = Rule("SM3", update, state_with_momentum, check_with_momentum)
 
 
 class SM3(ShardedOptimizer):
@@ -62,12 +82,19 @@ class SM3(ShardedOptimizer):
         lr: learning rate.
         momentum: decay of the averaged update; 0 for none and no state for it.
         weight_decay: decoupled weight decay.
+        maximize: ascend instead.
     """
 
     rule = RULE_WITH_MOMENTUM
 
-    def __init__(self, params: Any, lr: float = 0.1, momentum: float = 0.9, weight_decay: float = 0.0) -> None:
-        check_common(lr, (), weight_decay)
-        check("momentum", momentum, 0 <= momentum < 1, "in [0, 1)")
+    def __init__(
+        self,
+        params: Any,
+        lr: float | Tensor = 0.1,
+        momentum: float = 0.9,
+        weight_decay: float = 0.0,
+        *,
+        maximize: bool = False,
+    ) -> None:
         self.rule = RULE_WITH_MOMENTUM if momentum else RULE
-        super().__init__(params, dict(lr=lr, momentum=momentum, weight_decay=weight_decay))
+        super().__init__(params, dict(lr=lr, momentum=momentum, weight_decay=weight_decay, maximize=maximize))

@@ -39,7 +39,7 @@ def test_rectangles_cover_each_element_once_and_are_at_most_five(case) -> None:
 def test_sums_of_the_pieces_add_up_to_the_sums_of_the_whole(case, seed: int) -> None:
     shape, intervals = case
     whole = torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
-    parts = [interval.row_col_sums(whole.flatten()[interval.start : interval.stop]) for interval in intervals]
+    parts = [interval.row_col_sums(torch.clone, whole.flatten()[interval.start : interval.stop]) for interval in intervals]
     stack = whole.view(-1, *shape[-2:])
     torch.testing.assert_close(sum(row for row, _ in parts), stack.sum(-1))
     torch.testing.assert_close(sum(col for _, col in parts), stack.sum(-2))
@@ -53,7 +53,9 @@ def test_scaling_the_pieces_scales_the_whole(case, seed: int) -> None:
     whole = torch.randn(shape, dtype=torch.float64, generator=generator)
     row = torch.rand(intervals[0].row_shape, dtype=torch.float64, generator=generator)
     col = torch.rand(intervals[0].col_shape, dtype=torch.float64, generator=generator)
-    pieces = [interval.mul_outer_(whole.flatten()[interval.start : interval.stop].clone(), row, col) for interval in intervals]
+    pieces = [whole.flatten()[interval.start : interval.stop].clone() for interval in intervals]
+    for interval, piece in zip(intervals, pieces, strict=True):
+        interval.each(lambda values, row, col: values.mul_(row).mul_(col), piece, factors=(row, col))
     wanted = whole.view(-1, *shape[-2:]) * row.unsqueeze(-1) * col.unsqueeze(-2)
     torch.testing.assert_close(torch.cat(pieces), wanted.flatten())
 
