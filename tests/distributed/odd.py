@@ -54,16 +54,17 @@ def make_optimizer(model: nn.Module) -> CAME:
 
 
 def answer(world_size: int, unused_gradient: str) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Weights before and after, by name. `unused_gradient`: "none" where the engine leaves it out, "zero" where it makes one up."""
-    named = {name: param.detach().clone() for name, param in Odd().named_parameters()}
+    """Weights before and after, by name, in float64: in float32 the reference's second moment of gradients that are all zero would be
+    zero too. `unused_gradient`: "none" where the engine leaves it out, "zero" where it makes one up."""
+    named = {name: param.detach().double() for name, param in Odd().named_parameters()}
     initial = {name: weights.clone() for name, weights in named.items()}
     moved = ["matrix", "stack", "tied"] + (["unused"] if unused_gradient == "zero" else [])
     slow = Reference([named[name] for name in moved], came_step, **SLOW)
     fast = Reference([named["vector"]], came_step, **FAST)
     for step in range(STEPS):
         by_rank = [draw(step, rank) for rank in range(world_size)]
-        matrix, stack, vector, tied, other = (sum(drawn).div(world_size) for drawn in zip(*by_rank, strict=True))
-        slow.step([matrix, stack, tied + other] + [torch.zeros(SHAPES["unused"])] * (len(moved) - 3))
+        matrix, stack, vector, tied, other = (sum(drawn).double() / world_size for drawn in zip(*by_rank, strict=True))
+        slow.step([matrix, stack, tied + other] + [torch.zeros(SHAPES["unused"], dtype=torch.float64)] * (len(moved) - 3))
         fast.step([vector])
     return initial, named
 
@@ -77,7 +78,7 @@ def check(pieces_by_rank: Sequence[Sequence[Piece]], world_size: int, unused_gra
         assert bool((there.isnan() | (there == piece.values)).all()), piece.name
         whole[piece.name][piece.start : piece.stop] = piece.values
     for name in SHAPES:
-        mine, right, before = whole[name].double(), wanted[name].flatten().double(), initial[name].flatten().double()
+        mine, right, before = whole[name].double(), wanted[name].flatten(), initial[name].flatten()
         if name == "frozen" and bool(mine.isnan().all()):
             continue  # DeepSpeed does not hand it to the optimizer
         assert bool(mine.isfinite().all()), f"elements of {name} that no rank updates"

@@ -17,8 +17,20 @@ from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, 
 from came import CAME, LayoutError
 from came import checkpoint as came_checkpoint
 from came.verify import matrix
-from came.verify.probe import FSDP2, OPTIMIZERS, UPDATE_BOUND, WEIGHT_BOUND, Cell, Piece, Probe, assemble, draw_gradients, errors, pieces
-from came.verify.probe import whole_answer
+from came.verify.probe import (
+    FSDP2,
+    OPTIMIZERS,
+    UPDATE_BOUND,
+    WEIGHT_BOUND,
+    Cell,
+    Piece,
+    Probe,
+    assemble,
+    draw_gradients,
+    errors,
+    pieces,
+    whole_answer,
+)
 from came.verify.ranks import run_on_ranks
 from tests.distributed import odd
 
