@@ -80,7 +80,7 @@ def _sharded_mesh_dims(param: Tensor) -> list[int]:
         if type(placement) is ShardAlong:  # not a _StridedShard, FSDP2 over tensor parallelism
             sharded.append(mesh_dim)
         elif not placement.is_replicate():
-            raise LayoutError(f"FSDP2: the placement {placement} of a parameter of shape {tuple(param.shape)} is not supported")
+            raise LayoutError(f"FSDP2: the placement {placement!r} of a parameter of shape {tuple(param.shape)} is not supported")
     if len(sharded) > 1:
         raise LayoutError(
             f"FSDP2: a parameter of shape {tuple(param.shape)} is sharded along {len(sharded)} dimensions of the mesh, "

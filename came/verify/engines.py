@@ -11,7 +11,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from came.verify.probe import FSDP2, Cell, Piece, Probe, pieces
+from came.verify.probe import FSDP2, Cell, Piece, Probe, draw_gradients, pieces
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def _train_deepspeed(cell: Cell, model: Probe) -> Outcome:
         engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=config)
     for step in range(cell.steps):
         for micro_step in range(cell.accumulation):
-            engine.backward(engine(torch.tensor((step, micro_step, dist.get_rank()))))
+            engine.backward(engine(draw_gradients(step, micro_step, dist.get_rank())))
             engine.step()
     outcome = Outcome(pieces(optimizer, names), optimizer.state_bytes())
     engine.destroy()
@@ -88,14 +88,12 @@ def _train_fsdp2(cell: Cell, model: Probe) -> Outcome:
     mesh = init_device_mesh(device().type, (dist.get_world_size(),))
     low = torch.bfloat16 if cell.precision == "bf16" else torch.float32
     policy = MixedPrecisionPolicy(param_dtype=low, reduce_dtype=torch.float32)
-    for leaf in model.leaves:
-        fully_shard(leaf, mesh=mesh, mp_policy=policy)
     fully_shard(model, mesh=mesh, mp_policy=policy)
     optimizer = cell.contender.make(model.parameters(), **cell.contender.hyper)
     for step in range(cell.steps):
         for micro_step in range(cell.accumulation):
             model.set_requires_gradient_sync(micro_step == cell.accumulation - 1)
-            (model(torch.tensor((step, micro_step, dist.get_rank()))) / cell.accumulation).backward()
+            (model(draw_gradients(step, micro_step, dist.get_rank())) / cell.accumulation).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), cell.grad_clip)
         optimizer.step()
         optimizer.zero_grad()

@@ -1,5 +1,6 @@
 """The parity matrix: which cells, trained on ranks of this machine, judged against the whole-tensor algorithms."""
 
+import gc
 import itertools
 import sys
 from collections.abc import Sequence
@@ -10,7 +11,7 @@ import torch.distributed as dist
 
 import came
 from came.memory import state_bytes
-from came.verify.engines import Outcome, train
+from came.verify.engines import Outcome, import_deepspeed, train
 from came.verify.probe import FSDP2, SHAPES, UPDATE_BOUND, WEIGHT_BOUND, Cell, Probe, assemble, errors, shape_reading, whole_answer
 from came.verify.ranks import run_on_ranks
 
@@ -64,6 +65,9 @@ def run(chosen: Sequence[Cell], world_size: int) -> list[Row]:
 
 
 def _train_all(chosen: Sequence[Cell]) -> list[Outcome]:
+    if any(cell.stage != FSDP2 for cell in chosen):
+        import_deepspeed()
+    gc.freeze()  # DeepSpeed collects garbage for each cell; it need not search the libraries
     outcomes = []
     for number, cell in enumerate(chosen, start=1):
         outcomes.append(train(cell))

@@ -75,28 +75,19 @@ class Cell:
         return self.precision == "bf16" and self.stage != FSDP2
 
 
-class Leaf(nn.Module):
-    """One weight in a module of its own, so that ZeRO-3 and FSDP2 gather it."""
-
-    def __init__(self, shape: tuple[int, ...]) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.randn(shape) * 0.1)
-
-    def forward(self, gradient: Tensor) -> Tensor:
-        return (self.weight * gradient.to(self.weight)).float().sum()
-
-
 class Probe(nn.Module):
-    """loss = <w, G(key)> with key = (step, micro-step, rank)."""
+    """loss = <w, G> for gradients G of the weights' shapes. One module holds all weights, so that ZeRO-3 and FSDP2 gather them at once."""
 
     def __init__(self) -> None:
         super().__init__()
         torch.manual_seed(0)
-        self.leaves = nn.ModuleList(Leaf(shape) for shape in SHAPES)
+        for index, shape in enumerate(SHAPES):
+            self.register_parameter(f"w{index}", nn.Parameter(torch.randn(shape) * 0.1))
 
-    def forward(self, key: Tensor) -> Tensor:
-        gradients = draw_gradients(*key.tolist())
-        return torch.stack([leaf(gradient) for leaf, gradient in zip(self.leaves, gradients, strict=True)]).sum()
+    def forward(self, gradients: Sequence[Tensor]) -> Tensor:
+        weights = [getattr(self, f"w{index}") for index in range(len(SHAPES))]
+        products = [(weight * gradient.to(weight)).float().sum() for weight, gradient in zip(weights, gradients, strict=True)]
+        return torch.stack(products).sum()
 
 
 def draw_gradients(step: int, micro_step: int, rank: int) -> list[Tensor]:

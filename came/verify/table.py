@@ -30,10 +30,12 @@ def verdict(rows: Sequence[Row]) -> str:
 
 
 EXPLANATION = """\
-error    weight: max|w - ref| / max|ref|, update: ||dw - dref|| / ||dref||: the worst parameter after 20 steps, beside the algorithm on whole tensors
-verdict  pass: within the bounds, and every rank's state takes the bytes that came.memory predicts, to the byte;
-         shown: not judged, DeepSpeed itself adds bf16 gradients up in bf16 at stage 0
-state    bytes of optimizer state on the fullest rank; the right side: the same algorithm, did it read the shape of its flat partition"""
+weight   max|w - ref| / max|ref| after 20 steps, worst parameter; ref is the algorithm on whole tensors
+update   ||dw - dref|| / ||dref||, worst parameter; dw is what the 20 steps changed
+verdict  pass: both within bounds, and every rank's state takes the bytes that came.memory predicts, to the byte
+         shown: not judged, because DeepSpeed itself adds gradients up in bf16 at stage 0
+state    bytes of optimizer state on the fullest rank (of AdamW: as a part of AdamW's)
+shape-reading: the same algorithm as it comes out where it takes the flat partition that it is handed for the parameter"""
 
 
 def _cells(row: Row) -> tuple[str, ...]:
