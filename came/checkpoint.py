@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.distributed.checkpoint.metadata import ChunkStorageMetadata, MetadataIndex, TensorProperties, TensorStorageMetadata
 from torch.distributed.checkpoint.planner import TensorWriteData, WriteItem, WriteItemType
 
+from came.layouts import LayoutError
 from came.optimizer import ShardedOptimizer
 from came.rules import Kind
 
@@ -51,6 +52,8 @@ def state_dict(optimizer: ShardedOptimizer, names: Mapping[Any, str]) -> dict[st
     """`name/master` and `name/<state>` for what this rank holds, as views: loading into them restores the optimizer."""
     found: dict[str, Tensor] = {}
     for place in optimizer.places():
+        if not place.handed.is_contiguous():
+            raise LayoutError(f"a parameter of shape {tuple(place.handed.shape)} is not contiguous; checkpoints need it to be")
         for shard, state in zip(place.shards, optimizer.state_views(place), strict=True):
             name, interval = names[shard.param], shard.interval
             kinds = optimizer.rule.state(interval)
