@@ -52,7 +52,7 @@ class UpdateStatistics:
 
 
 class ShardedOptimizer(torch.optim.Optimizer):
-    """Runs one rule, exactly, on unsharded parameters and under DeepSpeed ZeRO stages 0-3.
+    """Runs one rule, exactly, on unsharded parameters, under DeepSpeed ZeRO stages 0-3 and under FSDP2.
 
     Subclasses set `rule` and give its hyper-parameters. State and arithmetic are float32 (float64 for float64 parameters): a parameter
     in bfloat16 is updated in float32 and rounded, so that steps smaller than its resolution are lost unless somebody keeps float32
@@ -71,7 +71,7 @@ class ShardedOptimizer(torch.optim.Optimizer):
         self._places: dict[int, Place] = {}
         self.traffic = lockstep.Traffic()
         self.update_statistics: UpdateStatistics | None = None
-        super().__init__(params, defaults)
+        super().__init__(params, {"maximize": False, **defaults})
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """As torch's; raises ValueError for a hyper-parameter out of its range and for complex parameters."""
