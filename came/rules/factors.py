@@ -27,8 +27,9 @@ def clipping(interval: Interval, sum_of_squares: Tensor, hyper: dict[str, Any]) 
 
 
 def squares_of_scaled(g: Tensor, row: Tensor, col: Tensor) -> Tensor:
-    """Sums over the columns of `(g[i, j] * row[i] * col[j])^2`, as the products that they are: (matrices, rows, 1)."""
-    return (g.square() @ col.square().mT).mul_(row.square())
+    """Sums over the columns of `(g[i, j] * row[i] * col[j])^2`, (matrices, rows, 1). Not as a matrix product, which on a GPU would be made
+    in TF32 wherever the model's are."""
+    return g.square().mul_(col.square()).sum(-1, keepdim=True).mul_(row.square())
 
 
 def scaled(values: Tensor, row: Tensor, col: Tensor) -> Tensor:
