@@ -21,14 +21,17 @@ from came.rules.checks import check_positive
 def update(interval: Interval, param: Tensor, grad: Tensor, state: dict[str, Tensor], hyper: dict[str, Any], observe: Observe) -> Coroutine:
     """One update of the elements of `interval`; one reduction, for the norms over the whole parameter."""
     moments, step = (state["exp_avg"], state["exp_avg_sq"]), int(state["step"])
-    interval.each(lambda g, m, v: average_moments(g, m, v, hyper), grad, *moments)
 
     def direction(p: Tensor, m: Tensor, v: Tensor) -> Tensor:
         return add_decay_(adam_direction(m, v, step, hyper), p, hyper)
 
+    def squared_direction(p: Tensor, g: Tensor, m: Tensor, v: Tensor) -> Tensor:
+        average_moments(g, m, v, hyper)
+        return direction(p, m, v).square_()
+
+    update_squares = interval.sum(squared_direction, param, grad, *moments)
     ratio: Tensor | float = 1.0
     if adapts(hyper):
-        update_squares = interval.sum(lambda *views: direction(*views).square_(), param, *moments)
         ratio = trust_ratio(*(yield Sum(interval.sum(torch.square, param), update_squares)))
 
     def move(p: Tensor, m: Tensor, v: Tensor) -> None:
