@@ -11,7 +11,11 @@ from pretrain.summary import summarise
 
 @pytest.mark.parametrize(
     ("trained", "words"),
-    [(2.5, "loss on [MASK] tokens 2.5000 nats; unigram frequencies give 4.0000: 1.5000 better"), (4.25, "4.0000: 0.2500 worse"), (None, None)],
+    [
+        (2.5, "loss on [MASK] tokens 2.5000 nats; unigram frequencies give 4.0000: 1.5000 better"),
+        (4.25, "4.0000: 0.2500 worse"),
+        (None, None),
+    ],
 )
 def test_what_was_learnt_is_said_beside_the_frequencies(tmp_path: Path, trained: float | None, words: str | None) -> None:
     folder = RunFolder(tmp_path)
