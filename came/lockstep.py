@@ -32,7 +32,7 @@ def Max(*tensors: Tensor) -> Reduction:  # noqa: N802
     return Reduction(dist.ReduceOp.MAX, tensors)
 
 
-Coroutine = Generator[Reduction, tuple[Tensor, ...], None]
+Coroutine = Generator[Reduction, Any, None]
 """Yields reductions, receives their results, at its end the update is made."""
 
 
@@ -105,13 +105,17 @@ def _all_reduce(waiting: list[tuple[Job, Reduction]], traffic: Traffic) -> list[
 def all_reduce(tensor: Tensor, op: Any, group: Any) -> Tensor:
     """`tensor` combined over the ranks of `group` (None: all), in place where the group's backend reaches its device; what lies on the CPU
     (offloaded state) travels by the GPU where NCCL is all there is."""
-    backends = {device.type for device in (group or dist.group.WORLD)._device_types}
+    backends = {device.type for device in (group or _everyone())._device_types}
     if tensor.device.type in backends:
         dist.all_reduce(tensor, op, group=group)
         return tensor
     carried = tensor.to(backends.pop())
     dist.all_reduce(carried, op, group=group)
     return carried.to(tensor.device)
+
+
+def _everyone() -> Any:
+    return dist.group.WORLD
 
 
 def all_agree(here: bool, group: Any) -> bool:

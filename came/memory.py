@@ -38,7 +38,7 @@ def _group_bytes(rule: Rule, shapes: Sequence[tuple[int, ...]], world_size: int,
         return sum(_bytes(rule, [Interval.whole(shape)], prod(shape)) for shape in shapes)
     if stage == FSDP2:
         return sum(_bytes(rule, [interval], interval.numel) for interval in _fsdp2(shapes, world_size, rank))
-    intervals, handed = _zero12(shapes, world_size, rank) if stage < 3 else _zero3(shapes, world_size, rank)
+    intervals, handed = _zero12(shapes, world_size, rank) if int(stage) < 3 else _zero3(shapes, world_size, rank)
     return _bytes(rule, intervals, handed)
 
 

@@ -241,7 +241,7 @@ def _finish(update: lockstep.Coroutine, handed: Tensor, weights: Tensor) -> lock
 def _is_initialisation(place: Place) -> bool:
     """DeepSpeed's stage 0 in bf16 and fp16 calls `step()` once while it is being built, with zero gradients: not an update."""
     copies = not place.layout.partitioned and all(shard.param is not place.handed for shard in place.shards)
-    return copies and not place.handed.grad.any()
+    return copies and place.handed.grad is not None and not place.handed.grad.any()
 
 
 def flat(values: Tensor) -> Tensor:

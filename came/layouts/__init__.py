@@ -21,8 +21,8 @@ class LayoutError(RuntimeError):
 class Shard:
     """What one handed tensor holds of one model parameter."""
 
-    param: Tensor
-    """The model's parameter, never the flat tensor that stands for it."""
+    param: Any
+    """The model's parameter, never the flat tensor that stands for it; a tensor, with what its sharding has hung on it."""
     interval: Interval
     offset: int
     """First element of the interval in the handed tensor."""

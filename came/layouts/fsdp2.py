@@ -31,10 +31,10 @@ class Fsdp2:
     name = "FSDP2"
     partitioned = True
 
-    def handed(self, group_params: Sequence[Tensor], params: Sequence[Tensor]) -> list[Tensor]:
+    def handed(self, group_params: Sequence[Tensor], params: Sequence[Any]) -> list[Tensor]:
         return list(group_params)
 
-    def locate(self, handed: Tensor, group_params: Sequence[Tensor], params: Sequence[Tensor]) -> list[Shard]:
+    def locate(self, handed: Any, group_params: Sequence[Tensor], params: Sequence[Any]) -> list[Shard]:
         from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 
         if not handed.numel():
@@ -58,7 +58,7 @@ class Fsdp2:
     def model_weights(self, shard: Shard) -> Tensor:
         return local(shard.param).detach().reshape(-1)
 
-    def groups(self, params: Sequence[Tensor]) -> list[Any]:
+    def groups(self, params: Sequence[Any]) -> list[Any]:
         meshes = dict.fromkeys(param.device_mesh for param in params if is_dtensor(param))
         return [mesh.get_group(mesh_dim) for mesh in meshes for mesh_dim in range(mesh.ndim)]
 
@@ -69,7 +69,7 @@ class Fsdp2:
 LAYOUT = Fsdp2()
 
 
-def _sharded_mesh_dims(param: Tensor) -> list[int]:
+def _sharded_mesh_dims(param: Any) -> list[int]:
     """The mesh dimension along which a parameter is cut, or none. Raises LayoutError for placements that are not supported."""
     from torch.distributed.tensor import Shard as ShardAlong  # takes a second to import, unless there are DTensors
 

@@ -4,6 +4,7 @@ Defaults are the paper's (section 9): eps 1e-30, 1e-3; clipping threshold 1; bet
 min(1e-2, 1/sqrt(t)); no momentum.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -26,11 +27,13 @@ def update(interval: Interval, param: Tensor, grad: Tensor, state: dict[str, Ten
 
     # Second moment of the gradient, factored for a matrix, and the update that it gives (Alg. 4 lines 4-8, Alg. 5 lines 4-6).
     param_squares = interval.sum(torch.square, param)
+    divided: Callable[..., Tensor]
+    moments: tuple[Tensor, ...] = ()
     factors: tuple[Tensor, ...] = ()
     if interval.factored:
         row_sums, col_sums, param_squares = yield Sum(*interval.row_col_sums(torch.square, grad), param_squares)
         factors = averaged_factors(interval, state["exp_avg_sq_row"], state["exp_avg_sq_col"], (row_sums, col_sums), weight, eps1)
-        divided, moments = scaled, ()
+        divided = scaled
     else:
         (param_squares,) = yield Sum(param_squares)
         interval.each(lambda g, v: v.lerp_(g.square().add_(eps1), weight), grad, state["exp_avg_sq"])

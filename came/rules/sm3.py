@@ -5,6 +5,7 @@ matrix. A parameter of more than two dimensions is a stack of matrices, as for C
 implementation instead covers such a tensor by the slices along each of its axes.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -20,6 +21,9 @@ from came.rules.checks import check_common, check_decay
 
 def update(interval: Interval, param: Tensor, grad: Tensor, state: dict[str, Tensor], hyper: dict[str, Any], observe: Observe) -> Coroutine:
     """One update of the elements of `interval`; one reduction for a matrix, none for a vector, whose covers are its elements."""
+    nu_of: Callable[..., Tensor]
+    covers: tuple[Tensor, ...]
+    factors: tuple[Tensor, ...] = ()
     # nu(i) = min over the covers that hold i of mu, plus g(i)^2; mu of a cover = max of nu over it (SM3-II lines 5-9).
     if interval.factored:
         before = state["accumulator_row"].clone(), state["accumulator_col"].clone()
@@ -28,7 +32,7 @@ def update(interval: Interval, param: Tensor, grad: Tensor, state: dict[str, Ten
         state["accumulator_col"].copy_(col_max)
         nu_of, covers, factors = _minimum_plus_square, (), before
     else:
-        nu_of, covers, factors = (lambda g, accumulator: accumulator.addcmul_(g, g)), (state["accumulator"],), ()
+        nu_of, covers = _plus_square_, (state["accumulator"],)
 
     def move(p: Tensor, m: Tensor, g: Tensor, *beside: Tensor) -> None:
         direction = g / nu_of(g, *beside).clamp(min=torch.finfo(g.dtype).tiny).sqrt_()  # 0/0 is 0 (line 6)
@@ -42,6 +46,10 @@ def update(interval: Interval, param: Tensor, grad: Tensor, state: dict[str, Ten
 
 def _minimum_plus_square(g: Tensor, row: Tensor, col: Tensor) -> Tensor:
     return torch.minimum(row, col).addcmul_(g, g)
+
+
+def _plus_square_(g: Tensor, accumulator: Tensor) -> Tensor:
+    return accumulator.addcmul_(g, g)
 
 
 def state(interval: Interval) -> StateSpec:

@@ -88,11 +88,11 @@ def _train_fsdp2(cell: Cell, model: Probe) -> Outcome:
     mesh = init_device_mesh(device().type, (dist.get_world_size(),))
     low = torch.bfloat16 if cell.precision == "bf16" else torch.float32
     policy = MixedPrecisionPolicy(param_dtype=low, reduce_dtype=torch.float32)
-    fully_shard(model, mesh=mesh, mp_policy=policy)
+    sharded = fully_shard(model, mesh=mesh, mp_policy=policy)
     optimizer = cell.contender.make(model.parameters(), **cell.contender.hyper)
     for step in range(cell.steps):
         for micro_step in range(cell.accumulation):
-            model.set_requires_gradient_sync(micro_step == cell.accumulation - 1)
+            sharded.set_requires_gradient_sync(micro_step == cell.accumulation - 1)
             (model(draw_gradients(step, micro_step, dist.get_rank())) / cell.accumulation).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), cell.grad_clip)
         optimizer.step()

@@ -172,7 +172,7 @@ class Piece(NamedTuple):
     handed_numel: int
 
 
-def pieces(optimizer: ShardedOptimizer, names: Mapping[Tensor, str]) -> list[Piece]:
+def pieces(optimizer: ShardedOptimizer, names: Mapping[Any, str]) -> list[Piece]:
     """This rank's master weights, on the CPU; `names` gives each model parameter its name."""
     found = []
     for index, place in enumerate(optimizer.places()):

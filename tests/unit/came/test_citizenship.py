@@ -273,3 +273,11 @@ def test_lamb_does_not_clip_what_it_sees_a_part_of(monkeypatch) -> None:
     monkeypatch.setattr("came.layouts.whole.Whole.partitioned", True)
     with pytest.raises(LayoutError, match="gradient_clipping"):
         train(made, steps=1)
+
+
+def test_a_checkpoint_says_what_it_cannot_restore_in_place() -> None:
+    from came import checkpoint
+
+    strided = nn.Parameter(torch.zeros(5, 6).t())
+    with pytest.raises(LayoutError, match="not contiguous"):
+        checkpoint.state_dict(CAME([strided]), {strided: "weight"})

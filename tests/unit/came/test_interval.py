@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from came import interval as interval_module
 from came.interval import Interval
 
 shapes = st.lists(st.integers(1, 7), min_size=2, max_size=4).map(tuple)
@@ -32,6 +33,32 @@ def test_rectangles_cover_each_element_once_and_are_at_most_five(case) -> None:
         for rectangle in interval.rectangles:
             covered[rectangle.matrices, rectangle.rows, rectangle.cols] += 1
     assert bool((covered == 1).all())
+
+
+@settings(deadline=None)
+@given(cut_parameters(), st.integers(1, 40))
+def test_pieces_cover_the_same_elements_in_order_and_are_small(case, limit: int) -> None:
+    shape, pieces = case
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(interval_module, "CACHE_ELEMENTS", limit)
+        for interval in pieces:
+            assert all(piece.numel <= limit for piece in interval.cache_sized_rectangles)
+            flat, whole = torch.arange(interval.numel), torch.arange(prod(shape)).view(-1, *shape[-2:])
+            seen = [piece.view(flat) for piece in interval.cache_sized_rectangles]
+            assert torch.equal(torch.cat([part.flatten() for part in seen]) if seen else flat[:0], flat)
+            for piece, part in zip(interval.cache_sized_rectangles, seen, strict=True):
+                assert torch.equal(part + interval.start, whole[piece.matrices, piece.rows, piece.cols])
+
+
+@settings(deadline=None)
+@given(cut_parameters(), st.integers(0, 2**31))
+def test_maxima_of_the_pieces_are_the_maxima_of_the_whole(case, seed: int) -> None:
+    shape, intervals = case
+    whole = torch.rand(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    parts = [interval.row_col_max(torch.clone, whole.flatten()[interval.start : interval.stop]) for interval in intervals]
+    stack = whole.view(-1, *shape[-2:])
+    assert torch.equal(torch.stack([row for row, _ in parts]).amax(0), stack.amax(-1))
+    assert torch.equal(torch.stack([col for _, col in parts]).amax(0), stack.amax(-2))
 
 
 @settings(deadline=None)
