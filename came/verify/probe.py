@@ -5,7 +5,7 @@ middle of rows, on vectors, and inside tensors of three and four dimensions.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -39,6 +39,13 @@ OPTIMIZERS = {
     "sm3": Contender(came.SM3, reference.sm3_step, {"lr": 1e-2, "weight_decay": 0.01}),
 }
 
+_EVERY_VARIANT = {"bias_correction": True, "cautious": True, "trust_ratio": True}
+VARIANTS = {
+    "came_variants": Contender(came.CAME, reference.came_step, {"lr": 2e-3, "weight_decay": 0.01, **_EVERY_VARIANT}),
+    "adafactor_momentum": Contender(came.Adafactor, reference.adafactor_step, {"lr": 1e-2, "weight_decay": 0.01, "beta1": 0.9}),
+}
+"""Further forms, for the tests."""
+
 WEIGHT_BOUND, UPDATE_BOUND = 5e-7, 1e-5
 """What rounding may amount to in `errors`: about four units in the last place of float32, and a small part of twenty steps."""
 
@@ -62,7 +69,7 @@ class Cell:
 
     @property
     def contender(self) -> Contender:
-        return OPTIMIZERS[self.optimizer]
+        return (OPTIMIZERS | VARIANTS)[self.optimizer]
 
     @property
     def judged(self) -> bool:
@@ -135,21 +142,20 @@ def clipped(gradients: Sequence[Tensor], grad_clip: float) -> tuple[list[Tensor]
 
 
 def whole_answer(cell: Cell, world_size: int) -> Answer:
-    return _whole_answer(cell.optimizer, cell.precision, cell.rounds_weights, cell.accumulation, cell.steps, cell.grad_clip, world_size)
+    """It does not depend on how the cell is sharded, but for the masters that ZeRO rounds in bf16."""
+    return _whole_answer(cell if cell.stage == FSDP2 else replace(cell, stage=1), world_size)
 
 
 @lru_cache(maxsize=64)
-def _whole_answer(
-    optimizer: str, precision: str, rounds_weights: bool, accumulation: int, steps: int, grad_clip: float, world_size: int
-) -> Answer:
+def _whole_answer(cell: Cell, world_size: int) -> Answer:
     masters = [param.detach().clone() for param in Probe().parameters()]
-    if rounds_weights:
+    if cell.rounds_weights:
         masters = [master.bfloat16().float() for master in masters]
     initial = [master.clone() for master in masters]
-    algorithm = Reference(masters, OPTIMIZERS[optimizer].algorithm, **OPTIMIZERS[optimizer].hyper)
+    algorithm = Reference(masters, cell.contender.algorithm, **cell.contender.hyper)
     norms = []
-    for gradients in mean_gradients(precision, accumulation, steps, world_size):
-        gradients, norm = clipped(gradients, grad_clip)
+    for gradients in mean_gradients(cell.precision, cell.accumulation, cell.steps, world_size):
+        gradients, norm = clipped(gradients, cell.grad_clip)
         algorithm.step(gradients)
         norms.append(norm)
     return Answer(initial, masters, norms)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from came.verify.probe import OPTIMIZERS, UPDATE_BOUND, WEIGHT_BOUND, Cell, errors, whole_answer
+from came.verify.probe import OPTIMIZERS, UPDATE_BOUND, VARIANTS, WEIGHT_BOUND, Cell, errors, whole_answer
 from tests.distributed.probe import assemble, local_masters, start, train
 from tests.distributed.ranks import run_on_ranks
 
@@ -13,6 +13,7 @@ CELLS = [
     for stage in stages
     for accumulation in ((1, 4) if optimizer in ("came", "adamw") else (4,))
 ]
+VARIANT_CELLS = [Cell(name, stage, "fp32", 1) for name in VARIANTS for stage in (1, 3)]
 LONG_ACCUMULATION = [Cell("came", stage, "bf16", 256, steps=2) for stage in (1, 2, 3)]
 
 
@@ -45,6 +46,11 @@ def check(cells: list[Cell], world_size: int) -> None:
 @pytest.mark.parametrize("world_size", [1, 2, 3])
 def test_sharded_updates_equal_whole_tensor_updates(world_size: int) -> None:
     check(CELLS, world_size)
+
+
+@pytest.mark.parametrize("world_size", [2, 3])
+def test_so_do_the_variants(world_size: int) -> None:
+    check(VARIANT_CELLS, world_size)
 
 
 @pytest.mark.parametrize("world_size", [2, 3])

@@ -27,11 +27,12 @@ PROBES = [(name, stage) for name, (stages, _) in SETTINGS.items() for stage in s
 STEPS = 20
 
 
-def observe() -> dict:
+def observe(folder: str) -> dict:
     return {
         "odd": {stage: _odd(stage) for stage in STAGES},
         "init": _trained_probe(3, {}, _initialised_in_pieces),
         "settings": {(name, stage): _trained_probe(stage, SETTINGS[name][1]) for name, stage in PROBES},
+        "native": {stage: _native_checkpoint(stage, folder) for stage in STAGES},
         "one rank": {stage: _wrong_on_one_rank(stage) for stage in STAGES},
     }
 
@@ -82,6 +83,30 @@ def _trained_probe(stage: int, extra: dict[str, Any], make: Callable[[], Probe] 
         engine.destroy()
 
 
+def _native_checkpoint(stage: int, folder: str) -> bool:
+    """Whether a run that DeepSpeed saved half-way and loaded into a fresh engine ends bit-equal to the uninterrupted one."""
+
+    def run(first: int, load: bool) -> list[Piece]:
+        model = Probe()
+        contender = Cell("came", stage, "fp32", 1).contender
+        optimizer = contender.make(model.parameters(), **contender.hyper)
+        names = {param: name for name, param in model.named_parameters()}
+        engine = _start(model, optimizer, stage, {}, 2.0)
+        if load:
+            engine.load_checkpoint(folder, tag=f"stage{stage}")
+        for step in range(first, STEPS):
+            engine.backward(engine(draw_gradients(step, 0, dist.get_rank())))
+            engine.step()
+            if not load and step == STEPS // 2 - 1:
+                engine.save_checkpoint(folder, tag=f"stage{stage}")
+        found = pieces(optimizer, names)
+        engine.destroy()
+        return found
+
+    uninterrupted, resumed = run(0, load=False), run(STEPS // 2, load=True)
+    return all(torch.equal(mine.values, right.values) for mine, right in zip(resumed, uninterrupted, strict=True))
+
+
 def _wrong_on_one_rank(stage: int) -> str:
     """The error of each rank when one rank's master weights are not where they should be."""
     model = Probe()
@@ -101,8 +126,8 @@ def _wrong_on_one_rank(stage: int) -> str:
 
 
 @pytest.fixture(scope="module")
-def observed() -> list[dict]:
-    return run_on_ranks(2, observe)
+def observed(tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
+    return run_on_ranks(2, observe, str(tmp_path_factory.mktemp("native")))
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -126,6 +151,11 @@ def test_a_model_that_was_never_whole(observed: list[dict]) -> None:
 @pytest.mark.parametrize(("name", "stage"), PROBES)
 def test_settings(observed: list[dict], name: str, stage: int) -> None:
     assert is_exact(stage, [found["settings"][name, stage] for found in observed])
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_deepspeeds_own_checkpoints_go_on_to_the_bit(observed: list[dict], stage: int) -> None:
+    assert all(found["native"][stage] for found in observed)
 
 
 def test_secondary_partitions_of_the_weights() -> None:
