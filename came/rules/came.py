@@ -103,7 +103,7 @@ class CAME(ShardedOptimizer):
     """CAME (Luo et al., "CAME: Confidence-guided Adaptive Memory Efficient Optimization", ACL 2023, Algorithm 2).
 
     Momentum for every element, row and column factors for everything else: about half of AdamW's state. An ordinary optimizer for
-    any model; given to `deepspeed.initialize` it is the same algorithm under ZeRO stages 0-3.
+    any model, and the same algorithm where it is sharded by DeepSpeed ZeRO (stages 0-3) or FSDP2.
 
     Args:
         params: parameters or parameter groups.
