@@ -1,15 +1,22 @@
 """Optimizers that are the same algorithm on one device and on a thousand.
 
-`CAME` and `AdamW` are ordinary `torch.optim.Optimizer`s; under DeepSpeed ZeRO they update each parameter as if it were whole. Start
-reading at `came/rules/came.py`, then `came/interval.py` and `came/lockstep.py`.
+`CAME`, `AdamW`, `LAMB`, `Adafactor` and `SM3` are ordinary `torch.optim.Optimizer`s; where parameters are sharded they update each of
+them as if it were whole. Start reading at `came/rules/came.py`, then `came/interval.py` and `came/lockstep.py`.
 """
 
 import importlib
 from typing import Any
 
-__all__ = ["AdamW", "CAME", "LayoutError"]
+__all__ = ["CAME", "LAMB", "SM3", "Adafactor", "AdamW", "LayoutError"]
 
-_HOMES = {"AdamW": "came.rules.adamw", "CAME": "came.rules.came", "LayoutError": "came.layouts"}
+_HOMES = {
+    "Adafactor": "came.rules.adafactor",
+    "AdamW": "came.rules.adamw",
+    "CAME": "came.rules.came",
+    "LAMB": "came.rules.lamb",
+    "LayoutError": "came.layouts",
+    "SM3": "came.rules.sm3",
+}
 
 
 def __getattr__(name: str) -> Any:

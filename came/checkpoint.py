@@ -5,16 +5,17 @@ plain tensors, the same on each rank that has them. What was saved by any number
 """
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed.checkpoint as dcp
 from torch import Tensor
-from torch.distributed.checkpoint.metadata import ChunkStorageMetadata, MetadataIndex, TensorProperties
+from torch.distributed.checkpoint.metadata import ChunkStorageMetadata, MetadataIndex, TensorProperties, TensorStorageMetadata
 from torch.distributed.checkpoint.planner import TensorWriteData, WriteItem, WriteItemType
 
+from came.layouts import LayoutError
 from came.optimizer import ShardedOptimizer
 from came.rules import Kind
 
@@ -22,12 +23,12 @@ MASTER = "master"
 """Name under which a parameter's fp32 weights are kept, beside the names of its state."""
 
 
-def save(optimizer: ShardedOptimizer, names: Mapping[Tensor, str], folder: Path) -> None:
+def save(optimizer: ShardedOptimizer, names: Mapping[Any, str], folder: Path) -> None:
     """Write masters and state into `folder`; a collective call. `names` gives each model parameter its name."""
     dcp.save(state_dict(optimizer, names), checkpoint_id=folder)
 
 
-def load(optimizer: ShardedOptimizer, names: Mapping[Tensor, str], folder: Path) -> None:
+def load(optimizer: ShardedOptimizer, names: Mapping[Any, str], folder: Path) -> None:
     """Restore masters and state in place; a collective call. The model's own weights have to be brought into line afterwards
     (`Layout.push_masters`)."""
     dcp.load(state_dict(optimizer, names), checkpoint_id=folder)
@@ -36,17 +37,23 @@ def load(optimizer: ShardedOptimizer, names: Mapping[Tensor, str], folder: Path)
 def load_masters(folder: Path) -> dict[str, Tensor]:
     """Every parameter's whole fp32 weights, flat (numel,), in this process alone."""
     metadata = dcp.FileSystemReader(folder).read_metadata().state_dict_metadata
-    masters = {key: torch.empty(entry.size) for key, entry in metadata.items() if key.endswith(f"/{MASTER}")}
+    masters = {
+        key: torch.empty(entry.size)
+        for key, entry in metadata.items()
+        if key.endswith(f"/{MASTER}") and isinstance(entry, TensorStorageMetadata)
+    }
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="torch.distributed is disabled", category=UserWarning)  # as asked for
         dcp.load(masters, checkpoint_id=folder, no_dist=True)
     return {key.removesuffix(f"/{MASTER}"): value for key, value in masters.items()}
 
 
-def state_dict(optimizer: ShardedOptimizer, names: Mapping[Tensor, str]) -> dict[str, Tensor]:
+def state_dict(optimizer: ShardedOptimizer, names: Mapping[Any, str]) -> dict[str, Tensor]:
     """`name/master` and `name/<state>` for what this rank holds, as views: loading into them restores the optimizer."""
     found: dict[str, Tensor] = {}
     for place in optimizer.places():
+        if not place.handed.is_contiguous():
+            raise LayoutError(f"a parameter of shape {tuple(place.handed.shape)} is not contiguous; checkpoints need it to be")
         for shard, state in zip(place.shards, optimizer.state_views(place), strict=True):
             name, interval = names[shard.param], shard.interval
             kinds = optimizer.rule.state(interval)
@@ -78,11 +85,11 @@ class IntervalTensor(torch.Tensor):
     def __init__(self, local: Tensor, start: int, total: int) -> None:
         self.local, self.start = local, start
 
-    def __repr__(self) -> str:
+    def __repr__(self) -> str:  # type: ignore[override]
         return f"IntervalTensor([{self.start}, {self.start + self.local.numel()}) of {self.numel()})"
 
     @classmethod
-    def __torch_dispatch__(cls, function: Any, types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None) -> Any:
+    def __torch_dispatch__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # type: ignore[override]
         tensor, operation = args[0], function._schema.name.removeprefix("aten::")
         if operation in ("detach", "alias"):
             return cls(tensor.local.detach(), tensor.start, tensor.numel())

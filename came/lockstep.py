@@ -1,10 +1,11 @@
 """Run the rules of all parameters together, with one packed all-reduce per round and process group.
 
-A rule is a coroutine: where the paper sums over a whole matrix it yields `Sum(...)`, and the driver sends back the same tensors
-summed over the ranks. All rules advance in lock-step, so that a round costs one collective however many parameters there are.
+A rule is a coroutine: where the paper sums over a whole matrix it yields `Sum(...)` (`Max(...)` for a maximum), and the driver sends back
+the same tensors combined over the ranks. All rules advance in lock-step, so that a round costs one collective however many parameters
+there are.
 """
 
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Generator, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,8 +27,13 @@ def Sum(*tensors: Tensor) -> Reduction:  # noqa: N802 (reads as a type at the po
     return Reduction(dist.ReduceOp.SUM, tensors)
 
 
-Coroutine = Generator[Reduction, tuple[Tensor, ...], Tensor]
-"""Yields reductions, receives their results, returns the direction of the update (numel,)."""
+def Max(*tensors: Tensor) -> Reduction:  # noqa: N802
+    """Take each element's maximum over the ranks; the rule receives the maxima."""
+    return Reduction(dist.ReduceOp.MAX, tensors)
+
+
+Coroutine = Generator[Reduction, Any, None]
+"""Yields reductions, receives their results, at its end the update is made."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +53,8 @@ class Traffic:
     num_bytes: int = 0
 
 
-def run(jobs: Iterable[Job], traffic: Traffic, observe: Callable[[Tensor], None]) -> None:
-    """Drive every job to its end; `observe` sees each update's direction (numel,) once.
+def run(jobs: Iterable[Job], traffic: Traffic) -> None:
+    """Drive every job to its end.
 
     A job that needs no other rank runs to its end before the next is made (its temporaries are then freed); the others wait for
     each other at every reduction.
@@ -58,8 +64,7 @@ def run(jobs: Iterable[Job], traffic: Traffic, observe: Callable[[Tensor], None]
     def advance(job: Job, reduced: tuple[Tensor, ...] | None) -> Reduction | None:
         try:
             return job.coroutine.send(reduced)
-        except StopIteration as end:
-            observe(end.value)
+        except StopIteration:
             return None
 
     for job in jobs:
@@ -76,15 +81,15 @@ def run(jobs: Iterable[Job], traffic: Traffic, observe: Callable[[Tensor], None]
 
 
 def _all_reduce(waiting: list[tuple[Job, Reduction]], traffic: Traffic) -> list[tuple[Tensor, ...]]:
-    """Every request's tensors, combined over the ranks: one collective per (process group, operation)."""
-    packs: dict[tuple[Any, Any], list[int]] = {}
+    """Every request's tensors, combined over the ranks: one collective per (process group, operation, dtype)."""
+    packs: dict[tuple[Any, ...], list[int]] = {}
     for index, (job, request) in enumerate(waiting):
-        packs.setdefault((job.group, request.op), []).append(index)
+        packs.setdefault((job.group, request.op, request.tensors[0].dtype), []).append(index)
 
     reduced: list[tuple[Tensor, ...]] = [()] * len(waiting)
-    for (group, op), members in packs.items():
+    for (group, op, _), members in packs.items():
         flat = torch.cat([tensor.reshape(-1) for index in members for tensor in waiting[index][1].tensors])
-        dist.all_reduce(flat, op, group=group)
+        flat = all_reduce(flat, op, group)
         traffic.calls += 1
         traffic.num_bytes += flat.numel() * flat.element_size()
         at = 0
@@ -95,3 +100,24 @@ def _all_reduce(waiting: list[tuple[Job, Reduction]], traffic: Traffic) -> list[
                 at += tensor.numel()
             reduced[index] = tuple(parts)
     return reduced
+
+
+def all_reduce(tensor: Tensor, op: Any, group: Any) -> Tensor:
+    """`tensor` combined over the ranks of `group` (None: all), in place where the group's backend reaches its device; what lies on the CPU
+    (offloaded state) travels by the GPU where NCCL is all there is."""
+    backends = {device.type for device in (group or _everyone())._device_types}
+    if tensor.device.type in backends:
+        dist.all_reduce(tensor, op, group=group)
+        return tensor
+    carried = tensor.to(backends.pop())
+    dist.all_reduce(carried, op, group=group)
+    return carried.to(tensor.device)
+
+
+def _everyone() -> Any:
+    return dist.group.WORLD
+
+
+def all_agree(here: bool, group: Any) -> bool:
+    """Whether `here` is true on every rank of `group`."""
+    return bool(all_reduce(torch.tensor([int(here)]), dist.ReduceOp.MIN, group))

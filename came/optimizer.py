@@ -17,9 +17,9 @@ from torch import Tensor
 
 from came import layouts, lockstep
 from came.interval import Interval
-from came.layouts import Layout, Shard
+from came.layouts import Layout, LayoutError, Shard, local
 from came.rules import Kind, Rule
-from came.state import StateViews, allocate, views
+from came.state import StateViews, allocate, views, working_dtype
 
 logger = logging.getLogger("came")
 
@@ -34,6 +34,8 @@ class Place:
     handed: Tensor
     layout: Layout
     shards: list[Shard]
+    agreed: bool = False
+    """Whether every rank that shares the tensor is known to have found its own."""
 
 
 @dataclass
@@ -44,16 +46,18 @@ class UpdateStatistics:
     numel: int = 0
 
     def observe(self, direction: Tensor) -> None:
-        square = direction.square().sum()
-        self.sum_of_squares = square if self.sum_of_squares is None else self.sum_of_squares + square
+        squares = direction.square().sum()
+        self.sum_of_squares = squares if self.sum_of_squares is None else self.sum_of_squares + squares
         self.numel += direction.numel()
 
 
 class ShardedOptimizer(torch.optim.Optimizer):
-    """Runs one rule, exactly, on unsharded parameters and under DeepSpeed ZeRO stages 0-3.
+    """Runs one rule, exactly, on unsharded parameters, under DeepSpeed ZeRO stages 0-3 and under FSDP2.
 
-    Subclasses set `rule` and give its hyper-parameters. State is float32 whatever the parameters' dtype. Raises
-    `came.layouts.LayoutError` at the first step if a parameter's elements cannot be located with certainty.
+    Subclasses set `rule` and give its hyper-parameters. State and arithmetic are float32 (float64 for float64 parameters): a parameter
+    in bfloat16 is updated in float32 and rounded, so that steps smaller than its resolution are lost unless somebody keeps float32
+    masters, as DeepSpeed does. Raises `came.layouts.LayoutError` at the first step if a parameter's elements cannot be located with
+    certainty.
 
     Attributes:
         traffic: collective calls and bytes of the last `step()`.
@@ -67,24 +71,42 @@ class ShardedOptimizer(torch.optim.Optimizer):
         self._places: dict[int, Place] = {}
         self.traffic = lockstep.Traffic()
         self.update_statistics: UpdateStatistics | None = None
-        super().__init__(params, defaults)
+        super().__init__(params, {"maximize": False, **defaults})
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """As torch's; raises ValueError for a hyper-parameter out of its range and for complex parameters."""
+        self.rule.check({**self.defaults, **param_group})
         super().add_param_group(param_group)
         group = self.param_groups[-1]
+        if any(param.is_complex() for param in group["params"]):
+            self.param_groups.pop()
+            raise ValueError(f"{self.rule.name} takes real parameters; view complex ones as real: torch.view_as_real")
         group[_ORIGIN] = len(self._params)
         self._params.append(list(group["params"]))
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """As torch's, but float32 state stays float32: torch casts it to the parameter's dtype, and an average with decay 0.9999 that
         is kept in bfloat16 never moves again."""
+        origins = [group[_ORIGIN] for group in self.param_groups]
         super().load_state_dict(state_dict)
+        for group, origin in zip(self.param_groups, origins, strict=True):
+            group.update({name: value for name, value in self.defaults.items() if name not in group}, **{_ORIGIN: origin})
         indices = [index for group in state_dict["param_groups"] for index in group["params"]]
         params = [param for group in self.param_groups for param in group["params"]]
         for index, param in zip(indices, params, strict=True):
             for name, value in state_dict["state"].get(index, {}).items():
-                device = value.device if name == "step" else param.device
-                self.state[param][name] = value.detach().to(device=device, dtype=torch.float32, copy=True)
+                device, dtype = (value.device, torch.float32) if name == "step" else (param.device, working_dtype(param))
+                self.state[param][name] = value.detach().to(device=device, dtype=dtype, copy=True)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For pickling and copying: what the parameters are is kept, where they are is found again."""
+        return {**super().__getstate__(), "rule": self.rule, "_params": self._params}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self.__dict__.setdefault("_places", {})
+        self.__dict__.setdefault("traffic", lockstep.Traffic())
+        self.__dict__.setdefault("update_statistics", None)
 
     # Where things are ---------------------------------------------------------------------------------------------------------
 
@@ -95,6 +117,11 @@ class ShardedOptimizer(torch.optim.Optimizer):
             for handed in layouts.layout_of(group["params"], params).handed(group["params"], params):
                 yield self._place(handed, group)
 
+    def layouts(self) -> Iterator[Layout]:
+        """The layout that each parameter group is in by now."""
+        for group in self.param_groups:
+            yield layouts.layout_of(group["params"], self._params[group[_ORIGIN]])
+
     def state_views(self, place: Place) -> list[StateViews]:
         """The state of each shard of a place, allocated as zeros where there is none yet."""
         if not self.state[place.handed]:
@@ -104,7 +131,10 @@ class ShardedOptimizer(torch.optim.Optimizer):
     def state_bytes(self) -> int:
         """Bytes of optimizer state that this rank keeps now."""
         return sum(
-            value.numel() * value.element_size() for state in self.state.values() for value in state.values() if torch.is_tensor(value)
+            local(value).numel() * value.element_size()
+            for state in self.state.values()
+            for value in state.values()
+            if torch.is_tensor(value)
         )
 
     def _place(self, handed: Tensor, group: dict[str, Any]) -> Place:
@@ -119,6 +149,28 @@ class ShardedOptimizer(torch.optim.Optimizer):
             if first:
                 logger.info(self.describe())
         return self._places[key]
+
+    def _locate_together(self) -> None:
+        """Locate what a step meets for the first time. Where one rank cannot, all that share the tensors raise: none is left waiting."""
+        for group in self.param_groups:
+            tensors = [handed for handed in group["params"] if handed.grad is not None]
+            new = [handed for handed in tensors if id(handed) not in self._places or not self._places[id(handed)].agreed]
+            if not new:
+                continue
+            params = self._params[group[_ORIGIN]]
+            layout, failure = layouts.layout_of(group["params"], params), None
+            try:
+                for handed in new:
+                    self._place(handed, group)
+            except LayoutError as error:
+                failure = error
+            found_everywhere = [lockstep.all_agree(failure is None, sharing) for sharing in layout.groups(params)]
+            if failure is not None:
+                raise failure
+            if not all(found_everywhere):
+                raise LayoutError(f"{layout.name}: another rank could not locate its part of the parameters; its error says why")
+            for handed in new:
+                self._places[id(handed)].agreed = True
 
     def describe(self) -> str:
         """The layout that was found and how many parameters are factored, in one line."""
@@ -137,13 +189,19 @@ class ShardedOptimizer(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        self._locate_together()
         self.traffic = lockstep.Traffic()
-        observe = self.update_statistics.observe if self.update_statistics is not None else lambda direction: None
-        lockstep.run(self._jobs(), self.traffic, observe)
+        lockstep.run(self._jobs(self.gradient_scale()), self.traffic)
         return loss
 
-    def _jobs(self) -> Iterator[lockstep.Job]:
+    def gradient_scale(self) -> Tensor | None:
+        """What all gradients of this step are multiplied by; None for 1."""
+        return None
+
+    def _jobs(self, scale: Tensor | None) -> Iterator[lockstep.Job]:
+        observe = self.update_statistics.observe if self.update_statistics is not None else lambda direction: None
         for group in self.param_groups:
+            hyper = {**group, "lr": float(group["lr"])}
             for handed in group["params"]:
                 if handed.grad is None:
                     continue
@@ -153,9 +211,12 @@ class ShardedOptimizer(torch.optim.Optimizer):
                 all_views = self.state_views(place)
                 if "step" in self.state[handed]:
                     self.state[handed]["step"] += 1
-                weights, grad = handed.detach(), _scratch_gradient(place)
+                weights, grad = flat(handed.detach()), flat_gradient(handed)
+                if scale is not None or group["maximize"]:
+                    grad = grad * ((1.0 if scale is None else scale.to(grad.device)) * (-1.0 if group["maximize"] else 1.0))
                 for shard, state in zip(place.shards, all_views, strict=True):
-                    yield lockstep.Job(self.rule.update(shard.interval, shard.of(weights), shard.of(grad), state, group), shard.group)
+                    update = self.rule.update(shard.interval, shard.of(weights), shard.of(grad), state, hyper, observe)
+                    yield lockstep.Job(_finish(update, place.handed, weights), shard.group)
 
     def update_rms(self) -> float:
         """Root mean square, over all parameters and ranks, of the update directions (before the learning rate) in
@@ -164,22 +225,34 @@ class ShardedOptimizer(torch.optim.Optimizer):
         totals = torch.tensor([float(updates.sum_of_squares or 0.0), float(updates.numel)], dtype=torch.float64)
         places = list(self._places.values())
         if any(place.layout.partitioned for place in places):
-            totals = totals.to(places[0].handed.device)
-            dist.all_reduce(totals)
+            totals = lockstep.all_reduce(totals, dist.ReduceOp.SUM, None)
         sum_of_squares, numel = totals.tolist()
         return (sum_of_squares / max(numel, 1.0)) ** 0.5
+
+
+def _finish(update: lockstep.Coroutine, handed: Tensor, weights: Tensor) -> lockstep.Coroutine:
+    """The update; then weights that were updated in a copy go back to where they belong."""
+    yield from update
+    theirs = local(handed.detach())
+    if weights.data_ptr() != theirs.data_ptr():
+        theirs.copy_(weights.view(theirs.shape))
 
 
 def _is_initialisation(place: Place) -> bool:
     """DeepSpeed's stage 0 in bf16 and fp16 calls `step()` once while it is being built, with zero gradients: not an update."""
     copies = not place.layout.partitioned and all(shard.param is not place.handed for shard in place.shards)
-    return copies and not place.handed.grad.any()
+    return copies and place.handed.grad is not None and not place.handed.grad.any()
 
 
-def _scratch_gradient(place: Place) -> Tensor:
-    """The gradient in float32, flat, free to be overwritten: ZeRO's own flat gradient is, the user's is not."""
-    grad = place.handed.grad
-    if grad.is_sparse:
+def flat(values: Tensor) -> Tensor:
+    """This rank's values in row-major order as the rules want them, (numel,) and float32 or float64: a view where they lie so, else a
+    copy."""
+    return local(values).reshape(-1).to(working_dtype(values))
+
+
+def flat_gradient(handed: Tensor) -> Tensor:
+    """The gradient of a handed tensor, likewise. Raises RuntimeError for a sparse one."""
+    assert handed.grad is not None
+    if handed.grad.is_sparse:
         raise RuntimeError("sparse gradients are not supported; build the embedding with sparse=False")
-    flat = grad.reshape(-1).float()
-    return flat.clone() if flat.data_ptr() == grad.data_ptr() and not place.layout.partitioned else flat
+    return flat(handed.grad)

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from pretrain.config.schema import AdamWConfig, CameConfig, OptimizerConfig
+from pretrain.config.schema import AdafactorConfig, AdamWConfig, CameConfig, LambConfig, OptimizerConfig, Sm3Config
 
 if TYPE_CHECKING:
     from torch import nn
@@ -16,11 +16,24 @@ def build_optimizer(config: OptimizerConfig, model: "nn.Module") -> "ShardedOpti
     import came
 
     groups = parameter_groups(model.parameters(), config.weight_decay)
-    if isinstance(config, CameConfig):
-        betas, eps = (config.beta1, config.beta2, config.beta3), (config.eps1, config.eps2)
-        return came.CAME(groups, lr=config.lr, betas=betas, eps=eps, clip_threshold=config.clip_threshold)
-    assert isinstance(config, AdamWConfig)
-    return came.AdamW(groups, lr=config.lr, betas=(config.beta1, config.beta2), eps=config.eps)
+    match config:
+        case CameConfig():
+            moments = dict(betas=(config.beta1, config.beta2, config.beta3), eps=(config.eps1, config.eps2))
+            variants = dict(bias_correction=config.bias_correction, cautious=config.cautious, trust_ratio=config.trust_ratio)
+            return came.CAME(groups, lr=config.lr, clip_threshold=config.clip_threshold, legacy_1d=config.legacy_1d, **moments, **variants)
+        case AdamWConfig():
+            return came.AdamW(groups, lr=config.lr, betas=(config.beta1, config.beta2), eps=config.eps)
+        case LambConfig():
+            matrices, vectors = groups
+            adapted = [{**matrices, "adapt": True}, {**vectors, "adapt": False}]
+            return came.LAMB(adapted, lr=config.lr, betas=(config.beta1, config.beta2), eps=config.eps)
+        case AdafactorConfig():
+            moments = dict(beta1=config.beta1, beta2_decay=config.beta2_decay, eps=(config.eps1, config.eps2))
+            step = dict(clip_threshold=config.clip_threshold, scale_parameter=config.scale_parameter, relative_step=False)
+            return came.Adafactor(groups, lr=config.lr, **moments, **step)
+        case Sm3Config():
+            return came.SM3(groups, lr=config.lr, momentum=config.momentum)
+    raise AssertionError(f"no optimizer for {type(config).__name__}")
 
 
 def parameter_groups(parameters: Iterable, weight_decay: float) -> list[dict]:

@@ -21,8 +21,8 @@ class LayoutError(RuntimeError):
 class Shard:
     """What one handed tensor holds of one model parameter."""
 
-    param: Tensor
-    """The model's parameter, never the flat tensor that stands for it."""
+    param: Any
+    """The model's parameter, never the flat tensor that stands for it; a tensor, with what its sharding has hung on it."""
     interval: Interval
     offset: int
     """First element of the interval in the handed tensor."""
@@ -31,7 +31,7 @@ class Shard:
 
     def of(self, handed: Tensor) -> Tensor:
         """This shard's elements of a tensor laid out like the handed one: a (numel,) view."""
-        return handed.view(-1)[self.offset : self.offset + self.interval.numel]
+        return local(handed).view(-1)[self.offset : self.offset + self.interval.numel]
 
 
 class Layout(Protocol):
@@ -54,19 +54,47 @@ class Layout(Protocol):
     def model_weights(self, shard: Shard) -> Tensor:
         """The model's own copy of the shard's elements, (numel,), in the model's dtype."""
 
+    def groups(self, params: Sequence[Tensor]) -> list[Any]:
+        """Process groups whose ranks step together, because they share parameters; the same order on every rank."""
+
     def push_masters(self, engine_optimizer: Any) -> None:
         """Copy restored master weights into the model's own weights."""
 
 
+def local(tensor: Tensor) -> Tensor:
+    """What this rank holds of a tensor: all of it, except of a DTensor."""
+    return getattr(tensor, "_local_tensor", tensor)
+
+
+def is_dtensor(tensor: Tensor) -> bool:
+    return hasattr(tensor, "_local_tensor")
+
+
 def layout_of(group_params: Sequence[Tensor], params: Sequence[Tensor]) -> Layout:
     """The layout that the parameters of one group are in by now."""
-    from came.layouts import whole, zero3, zero12
+    from came.layouts import fsdp2, whole, zero3, zero12
 
+    _refuse_what_hides_the_shape(params)
     if zero3.applies(params):
         return zero3.LAYOUT
     if zero12.applies(params):
         return zero12.LAYOUT
+    if any(is_dtensor(param) for param in group_params):
+        return fsdp2.LAYOUT
     return whole.layout(group_params, params)
+
+
+def _refuse_what_hides_the_shape(params: Sequence[Tensor]) -> None:
+    """Raises LayoutError for parameters that are themselves pieces of others, in schemes that say so."""
+    for param in params:
+        if getattr(param, "_fsdp_flattened", False):
+            raise LayoutError(
+                "FSDP1 (FullyShardedDataParallel) hands flat parameters; supported: FSDP2 (torch.distributed.fsdp.fully_shard)"
+            )
+        if getattr(param, "tensor_model_parallel", False) or getattr(param, "model_parallel", False):
+            raise LayoutError(
+                f"a parameter of shape {tuple(param.shape)} is one rank's part under tensor parallelism, which is not supported"
+            )
 
 
 def verify(layout: Layout, handed: Tensor, shards: Sequence[Shard]) -> None:
@@ -75,7 +103,7 @@ def verify(layout: Layout, handed: Tensor, shards: Sequence[Shard]) -> None:
         if shard.interval.numel == 0:
             continue
         theirs = layout.model_weights(shard)
-        ours = shard.of(handed.detach()).to(theirs.dtype).to(theirs.device)
+        ours = shard.of(local(handed.detach()).reshape(-1)).to(theirs.dtype).to(theirs.device)
         if not ((ours == theirs) | (ours.isnan() & theirs.isnan())).all():
             interval = shard.interval
             raise LayoutError(

@@ -25,6 +25,9 @@ class Whole:
     def model_weights(self, shard: Shard) -> Tensor:
         return shard.param.detach().reshape(-1)
 
+    def groups(self, params: Sequence[Tensor]) -> list[Any]:
+        return []
+
     def push_masters(self, engine_optimizer: Any) -> None:
         """Nothing to do: the masters are the model's weights."""
 
@@ -51,7 +54,7 @@ def layout(group_params: Sequence[Tensor], params: Sequence[Tensor]) -> Layout:
         return WholeCopies()
     raise LayoutError(
         f"the optimizer was built with {len(params)} parameters and is now handed {len(group_params)} tensors of other shapes, first "
-        f"{tuple(group_params[0].shape)}: matrices would be treated as vectors. Supported: plain PyTorch, DDP, DeepSpeed ZeRO stages 0-3"
+        f"{tuple(group_params[0].shape)}: matrices would be treated as vectors. Supported: plain PyTorch, DDP, ZeRO stages 0-3, FSDP2"
     )
 
 

@@ -32,10 +32,10 @@ class Zero12:
     name = "ZeRO-1/2"
     partitioned = True
 
-    def handed(self, group_params: Sequence[Tensor], params: Sequence[Tensor]) -> list[Tensor]:
+    def handed(self, group_params: Sequence[Tensor], params: Sequence[Any]) -> list[Tensor]:
         return list(group_params)
 
-    def locate(self, handed: Tensor, group_params: Sequence[Tensor], params: Sequence[Tensor]) -> list[Shard]:
+    def locate(self, handed: Tensor, group_params: Sequence[Tensor], params: Sequence[Any]) -> list[Shard]:
         shards = []
         for param in filter(_is_flattened, params):
             rank = dist.get_rank(param._dp_group)
@@ -48,6 +48,9 @@ class Zero12:
     def model_weights(self, shard: Shard) -> Tensor:
         return shard.param.detach().view(-1)[shard.interval.start : shard.interval.stop]
 
+    def groups(self, params: Sequence[Any]) -> list[Any]:
+        return list(dict.fromkeys(param._dp_group for param in filter(_is_flattened, params)))
+
     def push_masters(self, engine_optimizer: Any) -> None:
         engine_optimizer.update_lp_params()
 
@@ -55,7 +58,7 @@ class Zero12:
 LAYOUT = Zero12()
 
 
-def applies(params: Sequence[Tensor]) -> bool:
+def applies(params: Sequence[Any]) -> bool:
     return any(_is_flattened(param) for param in params)
 
 

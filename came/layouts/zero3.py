@@ -29,11 +29,11 @@ class Zero3:
     name = "ZeRO-3"
     partitioned = True
 
-    def handed(self, group_params: Sequence[Tensor], params: Sequence[Tensor]) -> list[Tensor]:
+    def handed(self, group_params: Sequence[Tensor], params: Sequence[Any]) -> list[Tensor]:
         sub_groups = {_position(param)[0]: _sub_group_tensor(param) for param in filter(_is_partitioned, params)}
         return [tensor for _, tensor in sorted(sub_groups.items())]
 
-    def locate(self, handed: Tensor, group_params: Sequence[Tensor], params: Sequence[Tensor]) -> list[Shard]:
+    def locate(self, handed: Tensor, group_params: Sequence[Tensor], params: Sequence[Any]) -> list[Shard]:
         members = [param for param in filter(_is_partitioned, params) if _sub_group_tensor(param) is handed]
         if not members:
             raise LayoutError("ZeRO-3: no parameter of the optimizer lives in the sub-group that it is handed")
@@ -50,6 +50,9 @@ class Zero3:
     def model_weights(self, shard: Shard) -> Tensor:
         return shard.param.ds_tensor.detach().view(-1)[: shard.interval.numel]
 
+    def groups(self, params: Sequence[Any]) -> list[Any]:
+        return list(dict.fromkeys(param.ds_process_group for param in filter(_is_partitioned, params)))
+
     def push_masters(self, engine_optimizer: Any) -> None:
         engine_optimizer.checkpoint_event_prologue()
         for index in range(len(engine_optimizer.fp16_groups)):
@@ -60,21 +63,21 @@ class Zero3:
 LAYOUT = Zero3()
 
 
-def applies(params: Sequence[Tensor]) -> bool:
+def applies(params: Sequence[Any]) -> bool:
     return any(_is_partitioned(param) for param in params)
 
 
-def _is_partitioned(param: Tensor) -> bool:
+def _is_partitioned(param: Any) -> bool:
     """Trainable, not empty, and taken over by ZeRO-3."""
     return hasattr(param, "ds_id") and param.requires_grad and param.ds_numel > 0 and hasattr(param, "_z3_optimizer")
 
 
-def _position(param: Tensor) -> tuple[int, int, int]:
+def _position(param: Any) -> tuple[int, int, int]:
     """(sub-group, offset of this rank's slice in the sub-group's flat tensor, elements per slice)."""
     owner = param._z3_optimizer
     return owner.grad_position[owner.get_param_id(param)]
 
 
-def _sub_group_tensor(param: Tensor) -> Tensor:
+def _sub_group_tensor(param: Any) -> Tensor:
     """This rank's fp32 master weights of all parameters in the same sub-group."""
     return param._z3_optimizer.fp32_partitioned_groups_flat[_position(param)[0]]

@@ -10,7 +10,6 @@ from enum import Enum
 from math import prod
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from came.interval import Interval
@@ -29,18 +28,23 @@ class Kind(Enum):
 StateSpec = dict[str, Kind]
 
 
+Observe = Callable[[Tensor], None]
+
+
 @dataclass(frozen=True)
 class Rule:
     """One optimizer's mathematics.
 
-    `update(interval, param, grad, state, hyper)` changes `param` and `state` in place and returns the direction it moved along,
-    before the learning rate: all (numel,) and float32, `grad` free to be overwritten. `state(interval)` names what it keeps,
-    `hyper` is the parameter group.
+    `update(interval, param, grad, state, hyper, observe)` changes `param` and `state` in place and leaves `grad` as it is, all of them
+    (numel,) and float32 (float64 where the parameters are); it shows `observe` every part of the direction it moves along, of all that
+    the learning rate multiplies. `state(interval)` names what it keeps. `hyper` is the parameter group, whose values `check(hyper)` has
+    found to be in their ranges.
     """
 
     name: str
-    update: Callable[[Interval, Tensor, Tensor, dict[str, Tensor], dict[str, Any]], Coroutine]
+    update: Callable[[Interval, Tensor, Tensor, dict[str, Tensor], dict[str, Any], Observe], Coroutine]
     state: Callable[[Interval], StateSpec]
+    check: Callable[[dict[str, Any]], None]
 
 
 def state_shape(kind: Kind, interval: Interval) -> tuple[int, ...]:
@@ -60,11 +64,16 @@ def state_numel(kind: Kind, interval: Interval) -> int:
     return prod(state_shape(kind, interval))
 
 
-def step_with_decay(param: Tensor, direction: Tensor, hyper: dict[str, Any]) -> None:
-    """`param -= lr * (weight_decay * param + direction)`, in place.
+def step_(param: Tensor, direction: Tensor, lr: float, observe: Observe) -> None:
+    """`param -= lr * direction`, in place."""
+    param.add_(direction, alpha=-lr)
+    observe(direction)
+
+
+def add_decay_(direction: Tensor, param: Tensor, hyper: dict[str, Any]) -> Tensor:
+    """`direction + weight_decay * param`, in place of the direction: decoupled weight decay is one more thing that the learning rate
+    multiplies.
 
     Not as `param *= 1 - lr * weight_decay`: in float32 that factor is off by up to 3e-8 each step, always to the same side.
     """
-    if hyper["weight_decay"]:
-        direction = torch.add(direction, param, alpha=hyper["weight_decay"])
-    param.add_(direction, alpha=-hyper["lr"])
+    return direction.add_(param, alpha=hyper["weight_decay"]) if hyper["weight_decay"] else direction

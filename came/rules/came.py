@@ -6,83 +6,104 @@ update is some 11 times the learning rate in RMS, which is why the paper warms u
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from came.interval import Interval
 from came.lockstep import Coroutine, Sum
 from came.optimizer import ShardedOptimizer
-from came.rules import Kind, Rule, StateSpec, step_with_decay
-from came.rules.checks import check, check_common
+from came.rules import Kind, Observe, Rule, StateSpec
+from came.rules.checks import check_betas, check_common, check_eps_pair, check_positive
+from came.rules.factors import averaged_factors, clipping, scaled, squares_of_scaled
+from came.rules.variants import move
 
 
-def update(interval: Interval, param: Tensor, grad: Tensor, state: dict[str, Tensor], hyper: dict[str, Any]) -> Coroutine:
+def update(interval: Interval, param: Tensor, grad: Tensor, state: dict[str, Tensor], hyper: dict[str, Any], observe: Observe) -> Coroutine:
     """One update of the elements of `interval`; three reductions for a matrix, one for a vector."""
+    return (_update_matrix if interval.factored else _update_vector)(interval, param, grad, state, hyper, observe)
+
+
+def _update_matrix(
+    interval: Interval, param: Tensor, grad: Tensor, state: dict[str, Tensor], hyper: dict[str, Any], observe: Observe
+) -> Coroutine:
     beta1, beta2, beta3 = hyper["betas"]
     eps1, eps2 = hyper["eps"]
+    bias1, bias2, bias3 = _biases(state, hyper)
 
-    # Second moment of the gradient, factored for a matrix (lines 2-4), and the update it gives (line 5).
-    if interval.factored:
-        sums = yield Sum(*interval.row_col_sums(grad.square()))
-        row, col = _averaged_factors(interval, state["exp_avg_sq_row"], state["exp_avg_sq_col"], sums, beta2, eps1)
-        scaled = interval.mul_outer_(grad, row, col)
-    else:
-        second_moment = state["exp_avg_sq"].lerp_(grad.square().add_(eps1), 1 - beta2)
-        scaled = grad.mul_(second_moment.rsqrt())
+    # Second moment of the gradient, factored (lines 2-4).
+    sums = yield Sum(*interval.row_col_sums(torch.square, grad))
+    row, col = averaged_factors(interval, state["exp_avg_sq_row"], state["exp_avg_sq_col"], sums, 1 - beta2, eps1)
+    row *= bias2**0.5
 
-    # Clip by the RMS over the whole parameter (line 6).
-    (sum_of_squares,) = yield Sum(scaled.square().sum())
-    rms = (sum_of_squares / interval.total).sqrt()
-    scaled.div_((rms / hyper["clip_threshold"]).clamp_(min=1.0))
+    # The update that it gives (line 5), clipped by its RMS over the whole parameter (line 6).
+    (sum_of_squares,) = yield Sum(interval.sum(squares_of_scaled, grad, factors=(row, col)))
+    row /= clipping(interval, sum_of_squares, hyper)
 
-    momentum = state["exp_avg"].lerp_(scaled, 1 - beta1)  # line 7
+    # Its momentum (line 7), and how far it strays from that, factored (lines 8-10).
+    def squared_lag(g: Tensor, m: Tensor, row: Tensor, col: Tensor) -> Tensor:
+        lag = torch.addcmul(m, g * row, col, value=-1)  # m - u; it leaves beta1 (m - u) of itself
+        m.sub_(lag, alpha=1 - beta1)
+        return lag.square_()
 
-    # Divide by the confidence: how far the update strays from its own average, factored (lines 8-11).
-    if interval.factored:
-        sums = yield Sum(*interval.row_col_sums(scaled.sub_(momentum).square_()))
-        row, col = _averaged_factors(interval, state["exp_avg_res_row"], state["exp_avg_res_col"], sums, beta3, eps2)
-        direction = interval.mul_outer_(scaled.copy_(momentum), row, col)
-    else:
-        direction = momentum  # vectors have no confidence term
+    sums = yield Sum(*(beta1**2 * lags for lags in interval.row_col_sums(squared_lag, grad, state["exp_avg"], factors=(row, col))))
+    row, col = averaged_factors(interval, state["exp_avg_res_row"], state["exp_avg_res_col"], sums, 1 - beta3, eps2)
+    row *= bias3**0.5 / bias1
 
-    # The step, with decoupled weight decay (line 12).
-    step_with_decay(param, direction, hyper)
-    return direction
+    # The step along the momentum over the root of that (lines 11-12).
+    yield from move(interval, param, grad, state["exp_avg"], scaled, (row, col), hyper, observe)
 
 
-def _averaged_factors(
-    interval: Interval, row_avg: Tensor, col_avg: Tensor, sums: tuple[Tensor, Tensor], beta: float, eps: float
-) -> tuple[Tensor, Tensor]:
-    """Average the row and column means into the state; return the factors of `1 / sqrt(row col / mean(row))`.
+def _update_vector(
+    interval: Interval, param: Tensor, grad: Tensor, state: dict[str, Tensor], hyper: dict[str, Any], observe: Observe
+) -> Coroutine:
+    """The same with a full second moment and without a confidence, as in the authors' implementation."""
+    beta1, beta2, _ = hyper["betas"]
+    eps1, _ = hyper["eps"]
+    bias1, bias2, _ = _biases(state, hyper)
 
-    `row_avg` (matrices, rows) and `col_avg` (matrices, cols) are updated in place; `sums` are those of the whole parameter.
-    """
-    row_sum, col_sum = sums
-    row_avg.lerp_(row_sum / interval.cols + eps, 1 - beta)
-    col_avg.lerp_(col_sum / interval.rows + eps, 1 - beta)
-    return (row_avg / row_avg.mean(-1, keepdim=True)).rsqrt_(), col_avg.rsqrt()
+    def squared_update(g: Tensor, v: Tensor) -> Tensor:
+        v.lerp_(g.square().add_(eps1), 1 - beta2)
+        return (g * v.rsqrt()).square_().mul_(bias2)
+
+    (sum_of_squares,) = yield Sum(interval.sum(squared_update, grad, state["exp_avg_sq"]))
+    scale = bias2**0.5 / clipping(interval, sum_of_squares, hyper)
+    interval.each(lambda g, v, m: m.lerp_((g * v.rsqrt()).mul_(scale), 1 - beta1), grad, state["exp_avg_sq"], state["exp_avg"])
+
+    yield from move(interval, param, grad, state["exp_avg"], lambda m: m / bias1, (), hyper, observe)
+    if hyper["legacy_1d"]:
+        state["exp_avg"].mul_(hyper["lr"])
+
+
+def _biases(state: dict[str, Tensor], hyper: dict[str, Any]) -> list[float]:
+    """What the averages m, v and S lack after t steps from zero, 1 - beta^t, with `bias_correction`; else, as in the paper, nothing."""
+    step = int(state["step"])
+    return [1 - beta**step if hyper["bias_correction"] else 1.0 for beta in hyper["betas"]]
 
 
 def state(interval: Interval) -> StateSpec:
     """Momentum for every element; row and column factors for a matrix, a full second moment for a vector."""
+    common = {"step": Kind.STEP, "exp_avg": Kind.LOCAL}
     if not interval.factored:
-        return {"exp_avg": Kind.LOCAL, "exp_avg_sq": Kind.LOCAL}
-    return {
-        "exp_avg": Kind.LOCAL,
-        "exp_avg_sq_row": Kind.ROW,
-        "exp_avg_sq_col": Kind.COL,
-        "exp_avg_res_row": Kind.ROW,
-        "exp_avg_res_col": Kind.COL,
-    }
+        return {**common, "exp_avg_sq": Kind.LOCAL}
+    factors = {"exp_avg_sq_row": Kind.ROW, "exp_avg_sq_col": Kind.COL, "exp_avg_res_row": Kind.ROW, "exp_avg_res_col": Kind.COL}
+    return {**common, **factors}
 
 
-RULE = Rule("CAME", update, state)
+def check(hyper: dict[str, Any]) -> None:
+    check_common(hyper)
+    check_betas(hyper["betas"], 3)
+    check_eps_pair(hyper["eps"])
+    check_positive(hyper, "clip_threshold")
+
+
+RULE = Rule("CAME", update, state, check)
 
 
 class CAME(ShardedOptimizer):
     """CAME (Luo et al., "CAME: Confidence-guided Adaptive Memory Efficient Optimization", ACL 2023, Algorithm 2).
 
     Momentum for every element, row and column factors for everything else: about half of AdamW's state. An ordinary optimizer for
-    any model; given to `deepspeed.initialize` it is the same algorithm under ZeRO stages 0-3.
+    any model, and the same algorithm where it is sharded by DeepSpeed ZeRO (stages 0-3) or FSDP2.
 
     Args:
         params: parameters or parameter groups.
@@ -91,6 +112,13 @@ class CAME(ShardedOptimizer):
         clip_threshold: largest RMS of one parameter's update before momentum.
         betas: decay of the momentum, of the second moment and of the confidence.
         weight_decay: decoupled weight decay.
+        maximize: ascend instead.
+        bias_correction: NOT THE PAPER'S. Divide the second moment, the confidence and the applied momentum by 1 - beta^t (the residual
+            keeps the momentum as it is): the first update is then some 1.1 times the learning rate instead of 11.
+        cautious: NOT THE PAPER'S. Move only those elements whose update has the gradient's sign (Liang et al., 2024).
+        trust_ratio: NOT THE PAPER'S. Scale each matrix's update, decay included, by |weights| / |update| (LAMB; You et al., 2020).
+        legacy_1d: NOT THE PAPER'S. Multiply the momentum of vectors by the learning rate after each step: a fault of the authors' BERT
+            harness, for reproducing its numbers only.
 
     Raises:
         ValueError: a hyper-parameter is out of its range.
@@ -102,15 +130,18 @@ class CAME(ShardedOptimizer):
     def __init__(
         self,
         params: Any,
-        lr: float = 2e-4,
+        lr: float | Tensor = 2e-4,
         eps: tuple[float, float] = (1e-30, 1e-16),
         clip_threshold: float = 1.0,
         betas: tuple[float, float, float] = (0.9, 0.999, 0.9999),
         weight_decay: float = 0.0,
+        *,
+        maximize: bool = False,
+        bias_correction: bool = False,
+        cautious: bool = False,
+        trust_ratio: bool = False,
+        legacy_1d: bool = False,
     ) -> None:
-        check_common(lr, betas, weight_decay)
-        for index, value in enumerate(eps, start=1):
-            check(f"eps{index}", value, value > 0, "above 0")
-        check("clip_threshold", clip_threshold, clip_threshold > 0, "above 0")
-        defaults = dict(lr=lr, eps=eps, clip_threshold=clip_threshold, betas=betas, weight_decay=weight_decay)
-        super().__init__(params, defaults)
+        paper = dict(lr=lr, eps=eps, clip_threshold=clip_threshold, betas=betas, weight_decay=weight_decay, maximize=maximize)
+        variants = dict(bias_correction=bias_correction, cautious=cautious, trust_ratio=trust_ratio, legacy_1d=legacy_1d)
+        super().__init__(params, {**paper, **variants})

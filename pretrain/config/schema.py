@@ -360,6 +360,14 @@ class CameConfig(OptimizerConfig):
     eps1: float = 1e-30
     eps2: float = 1e-16
     clip_threshold: float = 1.0
+    bias_correction: bool = False
+    """Not the paper's: correct the averages for having begun at zero; the first steps are then 1.1 times lr instead of 11."""
+    cautious: bool = False
+    """Not the paper's: move only what moves against the gradient (Liang et al., 2024)."""
+    trust_ratio: bool = False
+    """Not the paper's: scale each matrix's update to the norm of its weights, as LAMB does."""
+    legacy_1d: bool = False
+    """Not the paper's: the authors' harness's fault on biases and normalisation weights, for reproducing its numbers only."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -381,6 +389,59 @@ class AdamWConfig(OptimizerConfig):
         super().__post_init__()
         _require_fraction("optimizer", self, "beta1", "beta2")
         _require_positive("optimizer", self, "eps")
+
+
+@dataclass
+class LambConfig(OptimizerConfig):
+    """LAMB (You et al., ICLR 2020, Algorithm 2); biases and normalisation weights are left out of its layer-wise adaptation."""
+
+    name: str = "lamb"
+    lr: float = 1e-3
+    beta1: float = 0.9
+    beta2: float = 0.999
+    eps: float = 1e-6
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require_fraction("optimizer", self, "beta1", "beta2")
+        _require_positive("optimizer", self, "eps")
+
+
+@dataclass
+class AdafactorConfig(OptimizerConfig):
+    """Adafactor (Shazeer and Stern, ICML 2018); the schedule gives the learning rate."""
+
+    name: str = "adafactor"
+    lr: float = 1e-2
+    """Relative to each parameter's RMS while `scale_parameter` is on."""
+    scale_parameter: bool = True
+    beta1: float | None = None
+    """Decay of the momentum; null for none, and no state for it."""
+    beta2_decay: float = -0.8
+    """beta2 of step t is 1 - t^beta2_decay."""
+    eps1: float = 1e-30
+    eps2: float = 1e-3
+    clip_threshold: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require_positive("optimizer", self, "eps1", "eps2", "clip_threshold")
+        _require(-math.inf < self.beta2_decay <= 0, "optimizer.beta2_decay", self.beta2_decay, "0 or less")
+        if self.beta1 is not None:
+            _require_fraction("optimizer", self, "beta1")
+
+
+@dataclass
+class Sm3Config(OptimizerConfig):
+    """SM3-II (Anil et al., NeurIPS 2019)."""
+
+    name: str = "sm3"
+    lr: float = 0.1
+    momentum: float = 0.9
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require_fraction("optimizer", self, "momentum")
 
 
 @dataclass

@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from came import checkpoint
-from tests.distributed.probe import Cell, assemble, errors, local_masters, make_probe, reference_masters, start, train
+from came.verify.probe import OPTIMIZERS, UPDATE_BOUND, WEIGHT_BOUND, Cell, errors, whole_answer
+from tests.distributed.probe import LinearProbe, OffloadedCell, assemble, local_masters, start, train
 from tests.distributed.ranks import run_on_ranks
 
-SAVED = {name: Cell(name, 2, "fp32", 1, steps=10) for name in ("came", "adamw")}
+SAVED = {name: Cell(name, 2, "fp32", 1, steps=10) for name in OPTIMIZERS}
 HALF, WHOLE = 10, 20
 
 
@@ -28,10 +29,10 @@ def save(folder: str) -> dict:
     return results
 
 
-def load_and_go_on(folder: str, stages: tuple[int, ...], last_step: int = WHOLE, offload: str = "none") -> dict:
+def load_and_go_on(folder: str, stages: tuple[int, ...], last_step: int = WHOLE, kind: type[Cell] = Cell) -> dict:
     results = {}
     for name, stage in itertools.product(SAVED, stages):
-        cell = Cell(name, stage, "fp32", 1, steps=last_step, offload=offload)
+        cell = kind(name, stage, "fp32", 1, steps=last_step)
         engine = start(cell)
         checkpoint.load(engine.optimizer, engine.names, Path(folder, name))
         engine.push_masters()
@@ -81,14 +82,13 @@ def test_the_continuation_is_the_uninterrupted_run(saved: list[dict], resumed: l
     found = assemble([found[name, stage][1] for found in resumed])
     if stage == SAVED[name].stage:
         assert all(torch.equal(left, right) for left, right in zip(found, wanted, strict=True))
-    initial, _, _ = reference_masters(SAVED[name], 2)
-    weight, update = errors(found, wanted, initial)
-    assert weight <= 5e-7 and update <= 1e-5
+    weight, update = errors(found, wanted, whole_answer(SAVED[name], 2).initial)
+    assert weight <= WEIGHT_BOUND and update <= UPDATE_BOUND
 
 
 @pytest.fixture(scope="module")
 def offloaded(folder: str, saved: list[dict]) -> list[dict]:
-    return run_on_ranks(2, load_and_go_on, folder, (1, 2, 3), WHOLE, "cpu")
+    return run_on_ranks(2, load_and_go_on, folder, (1, 2, 3), WHOLE, OffloadedCell)
 
 
 @pytest.mark.parametrize("stage", [1, 2, 3])
@@ -97,7 +97,7 @@ def test_it_goes_on_in_the_host_s_memory(saved: list[dict], offloaded: list[dict
     wanted, found = (assemble([found[key][0] for found in by_rank]) for by_rank, key in ((saved, name), (offloaded, (name, stage))))
     assert all(torch.equal(left, right) for left, right in zip(found, wanted, strict=True))
     wanted, found = (assemble([found[key][1] for found in by_rank]) for by_rank, key in ((saved, name), (offloaded, (name, stage))))
-    weight, update = errors(found, wanted, reference_masters(SAVED[name], 2)[0])
+    weight, update = errors(found, wanted, whole_answer(SAVED[name], 2).initial)
     assert weight <= 5e-7 and update <= 1e-5
 
 
@@ -105,7 +105,7 @@ def test_it_goes_on_in_the_host_s_memory(saved: list[dict], offloaded: list[dict
 def test_masters_can_be_read_alone(folder: str, saved: list[dict], name: str) -> None:
     masters = checkpoint.load_masters(Path(folder, name))
     wanted = assemble([found[name][0] for found in saved])
-    names = [name for name, _ in make_probe().named_parameters()]
+    names = [name for name, _ in LinearProbe().named_parameters()]
     assert sorted(masters) == sorted(names)
     for parameter, right in zip(names, wanted, strict=True):
         assert torch.equal(masters[parameter], right.flatten())

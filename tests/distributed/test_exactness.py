@@ -1,26 +1,27 @@
-"""CAME and AdamW are the same algorithm however they are sharded: bounds of rounding against whole-tensor references."""
+"""Every optimizer is the same algorithm however they are sharded: bounds of rounding against whole-tensor references."""
 
 import pytest
 
-from tests.distributed.probe import Cell, assemble, errors, local_masters, reference_masters, start, train
+from came.verify.probe import OPTIMIZERS, UPDATE_BOUND, VARIANTS, WEIGHT_BOUND, Cell, errors, whole_answer
+from tests.distributed.probe import OffloadedCell, assemble, local_masters, start, train
 from tests.distributed.ranks import run_on_ranks
 
 CELLS = [
     Cell(optimizer, stage, precision, accumulation)
-    for optimizer in ("came", "adamw")
+    for optimizer in OPTIMIZERS
     for precision, stages in (("fp32", (0, 1, 2, 3)), ("bf16", (1, 2, 3)))
     for stage in stages
-    for accumulation in (1, 4)
+    for accumulation in ((1, 4) if optimizer in ("came", "adamw") else (4,))
 ]
+VARIANT_CELLS = [Cell(name, stage, "fp32", 1) for name in VARIANTS for stage in (1, 3)]
 LONG_ACCUMULATION = [Cell("came", stage, "bf16", 256, steps=2) for stage in (1, 2, 3)]
 OFFLOADED = [
-    Cell(optimizer, stage, precision, accumulation, offload="cpu")
+    OffloadedCell(optimizer, stage, precision, accumulation)
     for optimizer, accumulation in (("came", 1), ("came", 4), ("adamw", 4))
     for precision in ("fp32", "bf16")
     for stage in (1, 2, 3)
 ]
-LONG_OFFLOADED = [Cell("came", stage, "bf16", 256, steps=2, offload="cpu") for stage in (1, 2)]
-WEIGHT_BOUND, UPDATE_BOUND = 5e-7, 1e-5
+LONG_OFFLOADED = [OffloadedCell("came", stage, "bf16", 256, steps=2) for stage in (1, 2)]
 
 
 def train_cells(cells: list[Cell]) -> list[tuple]:
@@ -38,14 +39,14 @@ def check(cells: list[Cell], world_size: int) -> None:
     by_rank = run_on_ranks(world_size, train_cells, cells)
     failures = []
     for index, cell in enumerate(cells):
-        initial, wanted, norms = reference_masters(cell, world_size)
-        assert any(norm > cell.grad_clip for norm in norms), "the probe must clip"
-        weight, update = errors(assemble([results[index][0] for results in by_rank]), wanted, initial)
+        answer = whole_answer(cell, world_size)
+        assert any(norm > cell.grad_clip for norm in answer.norms), "the probe must clip"
+        weight, update = errors(assemble([results[index][0] for results in by_rank]), answer.final, answer.initial)
         print(f"{cell} ranks={world_size}: weight {weight:.1e} update {update:.1e}")
         if not (weight <= WEIGHT_BOUND and update <= UPDATE_BOUND):
             failures.append(f"{cell}: weight {weight:.2e}, update {update:.2e}")
         found_norms = by_rank[0][index][1]
-        assert found_norms == pytest.approx(norms, rel=1e-5), f"{cell}: gradient norms"
+        assert found_norms == pytest.approx(answer.norms, rel=1e-5), f"{cell}: gradient norms"
     assert not failures, "\n".join(failures)
 
 
@@ -57,6 +58,11 @@ def test_sharded_updates_equal_whole_tensor_updates(world_size: int) -> None:
 @pytest.mark.parametrize("world_size", [1, 2, 3])
 def test_updates_in_the_host_s_memory_equal_whole_tensor_updates(world_size: int) -> None:
     check(OFFLOADED, world_size)
+
+
+@pytest.mark.parametrize("world_size", [2, 3])
+def test_so_do_the_variants(world_size: int) -> None:
+    check(VARIANT_CELLS, world_size)
 
 
 @pytest.mark.parametrize("world_size", [2, 3])

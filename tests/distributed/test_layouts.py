@@ -8,20 +8,9 @@ import torch
 
 from came import CAME, LayoutError
 from came.memory import state_bytes
+from came.verify.probe import OPTIMIZERS, SHAPES, UPDATE_BOUND, WEIGHT_BOUND, Cell, draw_gradients, errors, pieces, whole_answer
 from pretrain import distributed
-from tests.distributed.probe import (
-    HYPER,
-    OPTIMIZERS,
-    SHAPES,
-    Cell,
-    assemble,
-    draw_gradients,
-    errors,
-    make_probe,
-    reference_masters,
-    start,
-    train,
-)
+from tests.distributed.probe import LinearProbe, assemble, start, train
 from tests.distributed.ranks import run_on_ranks
 
 STAGES = (0, 1, 2, 3)
@@ -49,26 +38,21 @@ def _state_bytes(name: str, stage: int) -> int:
 
 def _plain_deepspeed() -> list:
     """CAME handed to `deepspeed.initialize` as any optimizer is; DeepSpeed itself asks for the one flag."""
-    model = make_probe()
+    model = LinearProbe()
     config = {
         "train_micro_batch_size_per_gpu": 1,
         "gradient_clipping": 2.0,
         "zero_optimization": {"stage": 2},
         "zero_allow_untested_optimizer": True,
     }
-    engine, *_ = deepspeed.initialize(model=model, optimizer=CAME(model.parameters(), **HYPER), config=config)
+    engine, *_ = deepspeed.initialize(model=model, optimizer=CAME(model.parameters(), lr=2e-4, weight_decay=0.01), config=config)
     for step in range(20):
         loss = engine({"key": torch.tensor((step, 0, distributed.rank()))})["probe"]
         engine.backward(loss)
         engine.step()
-    names = {param: name for name, param in model.named_parameters()}
-    pieces = [
-        (names[shard.param], shard.interval.start, shard.interval.stop, shard.of(place.handed.detach()).clone())
-        for place in engine.optimizer.optimizer.places()
-        for shard in place.shards
-    ]
+    found = pieces(engine.optimizer.optimizer, {param: name for name, param in model.named_parameters()})
     engine.destroy()
-    return pieces
+    return found
 
 
 def _traffic(stage: int) -> tuple[int, int]:
@@ -118,14 +102,14 @@ def observed() -> list[dict]:
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_predicted_state_bytes_are_those_of_each_rank(observed: list[dict], name: str, stage: int) -> None:
     measured = [found["state_bytes"][name, stage] for found in observed]
-    assert measured == state_bytes(OPTIMIZERS[name][0].rule, [SHAPES], 2, stage)
+    assert measured == state_bytes(OPTIMIZERS[name].make.rule, [SHAPES], 2, stage)
 
 
 def test_handed_to_deepspeed_came_is_exact_with_no_further_ceremony(observed: list[dict]) -> None:
     cell = Cell("came", 2, "fp32", 1)
-    initial, wanted, _ = reference_masters(cell, 2)
-    weight, update = errors(assemble([found["plain"] for found in observed]), wanted, initial)
-    assert weight <= 5e-7 and update <= 1e-5
+    answer = whole_answer(cell, 2)
+    weight, update = errors(assemble([found["plain"] for found in observed]), answer.final, answer.initial)
+    assert weight <= WEIGHT_BOUND and update <= UPDATE_BOUND
 
 
 def test_three_packed_reductions_a_step_and_only_of_what_is_split(observed: list[dict]) -> None:

@@ -6,12 +6,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from came.verify.probe import Cell, draw_gradients
 from pretrain import distributed
-from tests.distributed.probe import HYPER, Cell, LinearProbe, draw_gradients, local_masters, start
+from tests.distributed.probe import LinearProbe, OffloadedCell, local_masters, start
 from tests.distributed.ranks import run_on_ranks
 
 CELLS = [Cell("came", stage, "fp32", 2) for stage in (0, 1, 2, 3)] + [Cell("came", stage, "bf16", 2) for stage in (1, 2, 3)]
-CELLS += [Cell("came", stage, precision, 2, offload="cpu") for precision in ("fp32", "bf16") for stage in (1, 2, 3)]
+CELLS += [OffloadedCell("came", stage, precision, 2) for precision in ("fp32", "bf16") for stage in (1, 2, 3)]
 POISONED = 4
 """Index of the parameter whose gradient is poisoned, on rank 1 alone, in the first micro-step of two."""
 
@@ -23,7 +24,7 @@ class PoisonedProbe(LinearProbe):
         if poison and rank == 1 and micro_step == 0:
             gradients[POISONED] = gradients[POISONED].clone()
             gradients[POISONED].view(-1)[0] = math.inf
-        return {"probe": sum(leaf(gradient) for leaf, gradient in zip(self.model, gradients, strict=True))}
+        return {"probe": self.model(gradients)}
 
 
 def steps_with_a_poisoned_one(cell: Cell) -> dict:
@@ -32,10 +33,10 @@ def steps_with_a_poisoned_one(cell: Cell) -> dict:
     def step(index: int, poison: bool):
         keys = [(index, micro_step, distributed.rank(), int(poison)) for micro_step in range(cell.accumulation)]
         engine.accumulate([{"key": torch.tensor(key)} for key in keys])
-        return engine.step(HYPER["lr"])
+        return engine.step(cell.contender.hyper["lr"])
 
     def snapshot() -> dict[str, Tensor]:
-        found = {f"{name}[{begin}]": values for name, begin, _, values in local_masters(engine)}
+        found = {f"{piece.name}[{piece.start}]": piece.values for piece in local_masters(engine)}
         for place in engine.optimizer.places():
             for index, views in enumerate(engine.optimizer.state_views(place)):
                 found |= {f"{index} {name}": value.clone() for name, value in views.items()}
@@ -59,7 +60,7 @@ def steps_with_a_poisoned_one(cell: Cell) -> dict:
         "norm_is_finite": [math.isfinite(result.grad_norm) for result in (first, skipped, recovered)],
         "bad_parameter": skipped.bad_parameter,
         "untouched": before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before),
-        "recovered": all(torch.equal(left[3], right[3]) for left, right in zip(final, undisturbed, strict=True)),
+        "recovered": all(torch.equal(left.values, right.values) for left, right in zip(final, undisturbed, strict=True)),
     }
 
 
@@ -78,6 +79,6 @@ def test_a_poisoned_step_is_skipped_on_every_rank(found: list[list[dict]], index
         result = found[rank][index]
         assert result["applied"] == [True, False, True]
         assert result["norm_is_finite"] == [True, False, True]
-        assert result["bad_parameter"] == f"model.{POISONED}.weight"
+        assert result["bad_parameter"] == f"model.w{POISONED}"
         assert result["untouched"]
         assert result["recovered"]

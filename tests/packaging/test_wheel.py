@@ -50,7 +50,7 @@ def test_the_wheel_carries_both_packages_and_every_yaml_file(wheel: Path):
     names = set(zipfile.ZipFile(wheel).namelist())
     assert {f"pretrain/_{path.relative_to(REPOSITORY).as_posix()}" for path in (REPOSITORY / "configs").rglob("*.yaml")} <= names
     modules = {path.relative_to(REPOSITORY).as_posix() for folder in ("came", "pretrain") for path in (REPOSITORY / folder).rglob("*.py")}
-    assert modules <= names
+    assert modules | {"came/py.typed"} <= names
     assert not [name for name in names if name.startswith(("tests/", "scripts/", "configs/"))]
 
 

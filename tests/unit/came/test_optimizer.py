@@ -58,13 +58,18 @@ def test_state_has_the_authors_names_and_shapes() -> None:
     came.step()
     stack = {name: tuple(value.shape) for name, value in came.state[params[2]].items()}
     assert stack == {
+        "step": (),
         "exp_avg": (3, 30, 13),
         "exp_avg_sq_row": (3, 30),
         "exp_avg_sq_col": (3, 13),
         "exp_avg_res_row": (3, 30),
         "exp_avg_res_col": (3, 13),
     }
-    assert {name: tuple(value.shape) for name, value in came.state[params[1]].items()} == {"exp_avg": (17,), "exp_avg_sq": (17,)}
+    assert {name: tuple(value.shape) for name, value in came.state[params[1]].items()} == {
+        "step": (),
+        "exp_avg": (17,),
+        "exp_avg_sq": (17,),
+    }
 
 
 @pytest.mark.parametrize("optimizer", [CAME, AdamW])

@@ -1,0 +1,55 @@
+"""From configuration to optimizer: every setting arrives, in the groups that it belongs to."""
+
+import dataclasses
+
+import pytest
+from torch import nn
+
+from pretrain.config.compose import compose
+from pretrain.config.registry import SCHEMAS
+from pretrain.model.build import Vocabulary
+from pretrain.optim import build_optimizer
+from pretrain.plan import make_plan
+
+MODEL = nn.Sequential(nn.Linear(4, 3), nn.LayerNorm(3))
+OTHERS = {
+    "came": dict(beta1=0.8, beta2=0.7, beta3=0.6, eps1=1e-20, eps2=1e-10, clip_threshold=2.0, bias_correction=True, cautious=True, trust_ratio=True,
+                 legacy_1d=True),
+    "adamw": dict(beta1=0.8, beta2=0.7, eps=1e-3),
+    "lamb": dict(beta1=0.8, beta2=0.7, eps=1e-3),
+    "adafactor": dict(beta1=0.8, beta2_decay=-0.5, eps1=1e-20, eps2=1e-2, clip_threshold=2.0, scale_parameter=False),
+    "sm3": dict(momentum=0.5),
+}  # fmt: skip
+"""For each optimizer a value that is not the default for every knob of its own."""
+TOGETHER = {"betas": ("beta1", "beta2", "beta3"), "eps": ("eps1", "eps2")}
+
+
+@pytest.mark.parametrize("name", SCHEMAS["optimizer"])
+def test_every_knob_reaches_the_optimizer(name: str) -> None:
+    knobs = {field.name for field in dataclasses.fields(SCHEMAS["optimizer"][name])} - {"name", "lr", "weight_decay"}
+    assert knobs == OTHERS[name].keys(), "the test has to know every knob"
+    config = compose([f"optimizer={name}", *(f"optimizer.{key}={value}" for key, value in OTHERS[name].items())])
+    group = build_optimizer(config.optimizer, MODEL).param_groups[0]
+    given = {key: value for key, value in group.items() if key not in ("betas", "eps")}
+    for joint, parts in TOGETHER.items():
+        found = group.get(joint)
+        given |= dict(zip(parts, found)) if isinstance(found, tuple) else {joint: found}
+    assert {key: given[key] for key in knobs} == OTHERS[name]
+    assert group["lr"] == config.optimizer.lr
+
+
+@pytest.mark.parametrize("name", SCHEMAS["optimizer"])
+def test_biases_and_normalisation_are_spared_decay_and_adaptation(name: str) -> None:
+    config = compose([f"optimizer={name}", "optimizer.weight_decay=0.1"])
+    matrices, vectors = build_optimizer(config.optimizer, MODEL).param_groups
+    assert [len(group["params"]) for group in (matrices, vectors)] == [1, 3]
+    assert (matrices["weight_decay"], vectors["weight_decay"]) == (0.1, 0.0)
+    assert (matrices.get("adapt"), vectors.get("adapt")) == ((True, False) if name == "lamb" else (None, None))
+
+
+@pytest.mark.parametrize(
+    ("name", "low", "high"), [("came", 0.5, 0.51), ("adamw", 1, 1), ("lamb", 1, 1), ("sm3", 0.5, 0.51), ("adafactor", 0, 0.01)]
+)
+def test_the_plan_knows_the_state_of_each(name: str, low: float, high: float) -> None:
+    plan = make_plan(compose(["+experiment=bert_32k", f"optimizer={name}"]), 1, Vocabulary(30_522))
+    assert low <= plan.optimizer_state_bytes / plan.adamw_state_bytes <= high
