@@ -11,9 +11,10 @@ _ABBREVIATIONS = frozenset(
     "jan feb mar apr jun jul aug sep sept oct nov dec ph.d".split()
 )
 _BOUNDARY = re.compile(
-    r"""(?: [.!?]+ ["'”’)\]]* \s+ (?= ["'“‘(\[]* [^\W_a-z] ) )   # a stop, then space, then a capital or a digit
-      | [。！？]+ ["”’」』）]*                                      # no space is needed
-    """,
+    r"""[.!?。！？] (?:                                                # one class of characters to begin with: found at C's speed
+        (?<= [.!?] ) [.!?]* ["'”’)\]]* \s+ (?= ["'“‘(\[]* [^\W_a-z] )   # a stop, then space, then a capital or a digit
+      | (?<= [。！？] ) [。！？]* ["”’」』）]*                         # no space is needed
+    )""",
     re.VERBOSE,
 )
 _INITIALS = re.compile(r"(?:[A-Za-z]\.)*[A-Z]|[a-z](?:\.[a-z])+")
