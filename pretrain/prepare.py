@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 from pretrain.command import Parser, run_command
+from pretrain.errors import UserError
 
 _DESCRIPTION = """\
 Prepare the corpus of a run: read it, train or read the tokenizer, and write token files, checksums and a manifest. Give the settings
@@ -33,12 +34,16 @@ def _run(arguments: list[str]) -> int:
     config = compose(options.overrides, options.config_dir)
     check_sources(config)
     output = Path(options.output).expanduser() if options.output else None
+    if output and config.data.kind == "prepared":
+        raise UserError("--output names a folder to make, but data=prepared makes none; leave one of them out")
     if options.verify:
         folder = folder_of(config, output)
+        if not folder.exists():
+            raise UserError(f"there is no prepared corpus {folder}; leave --verify out to make it")
         print(f"{folder}: {prepared.verify(folder, progress=True)} files match their checksums")
         return 0
     folder = prepare(config, output=output)
-    counts = [source["counts"] for source in prepared.read_manifest(folder)["sources"].values()]
+    counts = [source["counts"] for source in prepared.whole_manifest(folder)["sources"].values()]
     tokens = [sum(count[split]["tokens"] for count in counts) for split in ("train", "valid")]
     print(f"prepared in {folder}: {tokens[0]:,} training tokens, {tokens[1]:,} validation tokens")
     return 0

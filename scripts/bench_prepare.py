@@ -21,7 +21,7 @@ import psutil
 
 from pretrain.config.compose import compose
 from pretrain.data.corpus import open_sources
-from pretrain.data.prepared import open_prepared, read_manifest
+from pretrain.data.prepared import open_prepared, whole_manifest
 from pretrain.data.sentences import sentences_of
 from pretrain.data.tokenizer import load_tokenizer
 
@@ -56,12 +56,12 @@ def _mixture(arguments: argparse.Namespace) -> list[str]:
 
 def _bench(family: str, settings: list[str], scratch: Path) -> None:
     whole, seconds, peak_bytes = _prepare(settings, scratch / "whole")
-    manifest = read_manifest(whole)
+    manifest = whole_manifest(whole)
     tokens = sum(split["tokens"] for source in manifest["sources"].values() for split in source["counts"].values())
     alone_tokens, alone_seconds = _tokenizers_alone(family, settings, whole)
     killed, _, _ = _prepare(settings, scratch / "killed", kill_after=seconds * _KILL_AT_SHARE)
     resumed, resumed_seconds, _ = _prepare(settings, scratch / "killed")
-    same = "the same files" if read_manifest(resumed)["files"] == manifest["files"] and not killed else "DIFFERENT FILES"
+    same = "the same files" if whole_manifest(resumed)["files"] == manifest["files"] and not killed else "DIFFERENT FILES"
     slower = (alone_tokens / alone_seconds) / (tokens / seconds) - 1
     print(
         f"| {family} | {seconds:.1f} | {tokens:,} | {tokens / seconds:,.0f} | {alone_seconds:.1f} | {alone_tokens / alone_seconds:,.0f} "

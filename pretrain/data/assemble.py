@@ -84,7 +84,8 @@ def assemble(
         if source.valid is None:
             is_valid[kept] = held_out(_rows(text.digests(), kept), validation_fraction)
         if source.valid is None and kept.sum() == 1:
-            _write_only_document(next(text.segments()), int(kept.argmax()), writers, validation_fraction, end_of_document)
+            segment, index = _segment_of(text, int(kept.argmax()))
+            _write_only_document(segment, index, writers, validation_fraction, end_of_document)
         else:
             _write(text, kept, is_valid, writers, progress)
         logs += _counted(text, copy)
@@ -117,6 +118,15 @@ def _select(segment: Segment, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarra
     sentences = np.repeat(chosen, segment.document_lengths)
     tokens = np.repeat(sentences, segment.sentence_lengths)
     return segment.tokens[tokens], segment.sentence_lengths[sentences], segment.document_lengths[chosen]
+
+
+def _segment_of(text: TokenizedText, document: int) -> tuple[Segment, int]:
+    """The segment that holds a document, given by its number in the text, and its number there."""
+    for segment in text.segments():
+        if document < len(segment.document_lengths):
+            return segment, document
+        document -= len(segment.document_lengths)
+    raise IndexError(f"no document {document}")
 
 
 def _write_only_document(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 import hashlib
-import os.path
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +13,12 @@ from typing import Any
 from pretrain.config.schema import DataConfig, HubDataConfig, MixtureDataConfig, SourceConfig, StdlibDataConfig, TextDataConfig
 from pretrain.data.file_hashes import FileHashes
 from pretrain.data.hub import HubDataset
-from pretrain.data.parts import Part, StdlibModule, parts_of
+from pretrain.data.parts import JSON_SUFFIXES, Part, StdlibModule, format_of, parts_of
 from pretrain.data.reading import ReadLog, packing_of
 from pretrain.data.stdlib_text import stdlib_files
 from pretrain.errors import UserError
 
-_RECORD_SUFFIXES = (".jsonl", ".ndjson", ".parquet")
+_RECORDS = (*JSON_SUFFIXES, ".parquet")
 
 
 @dataclass(frozen=True)
@@ -82,13 +82,14 @@ def _stdlib(hashes: FileHashes) -> Text:
 def _files_source(name: str, weight: float, data: TextDataConfig | SourceConfig, key: str, hashes: FileHashes) -> Source:
     train = _files(f"{key}.paths", data.paths)
     valid = _files(f"{key}.valid_paths", data.valid_paths) if data.valid_paths else ()
-    shared = set(train).intersection(valid)
+    real = {path.resolve() for path in train}
+    shared = [path for path in valid if path.resolve() in real]
     if shared:
-        raise UserError(f"{min(shared)} is in {key}.paths and in {key}.valid_paths; leave it in one of them")
+        raise UserError(f"{shared[0]} is in {key}.paths and in {key}.valid_paths; leave it in one of them")
 
     def text(files: tuple[Path, ...], files_key: str) -> Text:
         identity: dict[str, Any] = {"files": _content_hash(files, hashes)}
-        if any(_format_suffix(path) in _RECORD_SUFFIXES for path in files):
+        if any(format_of(path) in _RECORDS for path in files):
             identity["text_field"] = data.text_field
         return Text(files_key, identity, lambda: [part for path in files for part in parts_of(path, data.text_field)])
 
@@ -96,16 +97,17 @@ def _files_source(name: str, weight: float, data: TextDataConfig | SourceConfig,
 
 
 def _hub_source(name: str, weight: float, data: HubDataConfig | SourceConfig, key: str, hashes: FileHashes) -> Source:
-    def text(split: str) -> Text:
+    def text(split: str, split_key: str) -> Text:
         dataset = HubDataset(data.name, data.subset, split, data.revision, data.text_field, data.streaming)
         identity: dict[str, Any] = {"subset": data.subset, "split": split, "text_field": data.text_field}
         if dataset.folder:
-            identity["folder"] = _content_hash(tuple(_files_below(dataset.folder)), hashes)
+            identity["folder"] = _content_hash(_files(split_key, [data.name]), hashes)
         else:
             identity |= {"name": data.name, "revision": data.revision}
-        return Text(f"{key}.name", identity, dataset.parts)
+        return Text(split_key, identity, dataset.parts)
 
-    return Source(name, weight, text(data.split), text(data.valid_split) if data.valid_split else None)
+    valid = text(data.valid_split, f"{key}.valid_split") if data.valid_split else None
+    return Source(name, weight, text(data.split, f"{key}.name"), valid)
 
 
 def _content_hash(files: tuple[Path, ...], hashes: FileHashes) -> str:
@@ -113,13 +115,9 @@ def _content_hash(files: tuple[Path, ...], hashes: FileHashes) -> str:
     that says how they are to be read."""
     total = hashlib.sha256()
     for path, digest in zip(files, hashes.of(files), strict=True):
-        suffix = _format_suffix(path) if _format_suffix(path) in _RECORD_SUFFIXES else ""
+        suffix = format_of(path) if format_of(path) in _RECORDS else ""
         total.update(f"{suffix}{packing_of(path)}:{digest};".encode())
     return total.hexdigest()
-
-
-def _format_suffix(path: Path) -> str:
-    return Path(path.name.removesuffix(packing_of(path))).suffix
 
 
 def _files(key: str, paths: list[str]) -> tuple[Path, ...]:
@@ -138,11 +136,27 @@ def _files(key: str, paths: list[str]) -> tuple[Path, ...]:
                 found[file.absolute()] = None
     if not found:
         raise UserError(f"{key}: {', '.join(paths)} holds no files; give folders that hold text files")
+    for file in found:
+        if not file.is_file():
+            raise UserError(f"{key}: {file} is {'not a file' if file.exists() else 'a link to nothing'}; leave it out or mend it")
     return tuple(found)
 
 
 def _files_below(folder: Path) -> list[Path]:
-    def hidden(path: Path) -> bool:
-        return any(part.startswith(".") for part in path.relative_to(folder).parts)
+    """All files, links followed, but for hidden ones. Raises UserError for a folder that cannot be read."""
 
-    return sorted(path for path in folder.rglob("*") if path.is_file() and not hidden(path))
+    def refuse(error: OSError) -> None:
+        raise UserError(
+            f"{error.filename} cannot be read ({error.strerror}); mend its permissions or leave it out of data.paths"
+        ) from error
+
+    files: list[Path] = []
+    seen: set[str] = set()
+    for place, folders, names in os.walk(folder, followlinks=True, onerror=refuse):
+        if (real := os.path.realpath(place)) in seen:  # a link that leads back up
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        files += [Path(place, name) for name in names if not name.startswith(".")]
+    return sorted(files)

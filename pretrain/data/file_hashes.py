@@ -45,7 +45,8 @@ class FileHashes:
             known = json.loads(self._path.read_text())
         except (OSError, ValueError):
             return {}
-        return known if isinstance(known, dict) else {}
+        entries = known.items() if isinstance(known, dict) else ()
+        return {path: entry for path, entry in entries if isinstance(entry, list) and len(entry) == 2}
 
     def _write(self) -> None:
         try:

@@ -2,9 +2,12 @@
 
 import multiprocessing
 import os
-from collections.abc import Callable, Sequence
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from typing import Any
 
 from pretrain.errors import Unfinished
@@ -38,7 +41,8 @@ def for_each(function: Callable[..., None], items: Sequence[tuple], on_bytes: Ca
     pool = ProcessPoolExecutor(num_processes, context, _begin, (counter, num_threads))
     told = 0
     try:
-        waiting = {pool.submit(_call, function, item) for item in items}
+        with _ctrl_c_is_for_this_process():
+            waiting = {pool.submit(_call, function, item) for item in items}
         while waiting:
             done, waiting = wait(waiting, timeout=_POLL_SECONDS, return_when=FIRST_COMPLETED)
             on_bytes(counter.value - told)
@@ -53,6 +57,19 @@ def for_each(function: Callable[..., None], items: Sequence[tuple], on_bytes: Ca
         raise
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _ctrl_c_is_for_this_process() -> Iterator[None]:
+    """Processes that are started in the block do not hear it: this one ends them."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _begin(counter: Any, num_threads: int) -> None:

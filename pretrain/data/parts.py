@@ -14,7 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
 
-from pretrain.data.reading import ReadLog, blocks, packing_of
+from pretrain.data.reading import ReadLog, blocks, decode, packing_of
 from pretrain.data.stdlib_text import stdlib_documents
 from pretrain.errors import UserError
 
@@ -28,7 +28,8 @@ _LONGEST_RECORD_BYTES = 1 << 28
 _SEARCH_BYTES = 1 << 20
 _BLANK_LINES = re.compile(r"\n\s*\n")
 _LEADING = re.compile(r"\A(?:[^\S\n]*\n)+")
-_RECORD_SUFFIXES = (".jsonl", ".ndjson")
+JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
+"""One record per line."""
 
 
 class Part(Protocol):
@@ -104,14 +105,14 @@ class JsonlStretch:
     def _documents_of(self, line: str, log: ReadLog, fields: set[str]) -> Iterator[str]:
         try:
             record = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             record = None
         text = record.get(self.text_field) if isinstance(record, dict) else None
-        if isinstance(text, str):
+        if isinstance(text, str) and not text.isspace() and text:
             yield from tidy(text, log)
             return
         log.bad_records += 1
-        if isinstance(record, dict):
+        if isinstance(record, dict) and self.text_field not in record:
             fields.update(record)
 
 
@@ -137,14 +138,14 @@ class ParquetRows:
             with pyarrow.parquet.ParquetFile(self.path) as file:
                 for group in range(self.start, self.stop):
                     for batch in file.iter_batches(batch_size=256, row_groups=[group], columns=[self.text_field], use_threads=False):
-                        for text in batch.column(0).to_pylist():
+                        for encoded in batch.column(0).cast(pyarrow.large_binary()).to_pylist():
                             log.lines += 1
-                            if isinstance(text, str):
-                                yield from tidy(text, log)
+                            if encoded and not encoded.isspace():
+                                yield from tidy(decode(encoded, log), log)
                             else:
                                 log.bad_records += 1
                     log.on_bytes(self.size_bytes // (self.stop - self.start))
-        except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
+        except (pyarrow.ArrowException, OSError) as error:
             reason = str(error).partition("\n")[0]
             raise UserError(
                 f"{self.path} cannot be read as Parquet data ({reason}); replace the file or leave it out of data.paths"
@@ -180,16 +181,22 @@ def _stdlib_texts(path: Path) -> list[str]:
 
 def parts_of(path: Path, text_field: str) -> list[Part]:
     """A file's parts: itself, or stretches where it is large and can be entered in its middle. Raises UserError."""
-    packed = packing_of(path)
-    format_suffix = Path(path.name.removesuffix(packed)).suffix
-    if format_suffix == ".parquet" and not packed:
+    packed, form = packing_of(path), format_of(path)
+    if form == ".parquet":
+        if packed:
+            raise UserError(f"{path}: Parquet files are not read packed; unpack it (Parquet packs its own content)")
         return _row_groups(path, text_field)
-    is_records = format_suffix in _RECORD_SUFFIXES
+    is_records = form in JSON_SUFFIXES
     bounds = [0, None] if packed else _stretches(path, (b"\n",) if is_records else (b"\n\n", b"\n\r\n"))
     stretches = list(zip(bounds, bounds[1:]))
     if is_records:
         return [JsonlStretch(path, start, stop, text_field) for start, stop in stretches]
     return [TextStretch(path, start, stop) for start, stop in stretches]
+
+
+def format_of(path: Path) -> str:
+    """The suffix that says how a file is to be read, in small letters, without the one that says how it is packed."""
+    return (path.with_suffix("") if packing_of(path) else path).suffix.lower()
 
 
 def tidy(text: str, log: ReadLog) -> Iterator[str]:
@@ -260,6 +267,8 @@ def _row_groups(path: Path, text_field: str) -> list[Part]:
     except (pyarrow.ArrowException, OSError) as error:
         reason = str(error).partition("\n")[0]
         raise UserError(f"{path} cannot be read as Parquet data ({reason}); replace the file or leave it out of data.paths") from error
+    if not sizes:
+        return [TextStretch(path, 0, 0)]  # nothing to read, but a file that counts
     if text_field not in names:
         raise UserError(f"{path} has no column {text_field!r} but {', '.join(names)}; give data.text_field=...")
     parts: list[Part] = []

@@ -6,7 +6,7 @@ import hashlib
 import json
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,8 +15,10 @@ from pretrain import durable
 from pretrain.config.schema import Config
 from pretrain.data import prepared, tokenizer_files
 from pretrain.data.corpus import Source, Text
+from pretrain.data.hub import HubShard
 from pretrain.data.parts import Part
 from pretrain.data.progress import Progress
+from pretrain.data.reading import PACKED
 from pretrain.data.tokenizer import build_tokenizer, load_tokenizer, save_tokenizer, special_tokens
 from pretrain.errors import Unfinished, UserError
 
@@ -36,19 +38,29 @@ _SMALL_BYTES = 1 << 25
 class Preparation:
     """One corpus on its way into `folder`. Runs with the lock held, so what lies half-made beside it belongs to a process that is dead."""
 
-    def __init__(self, config: Config, sources: Sequence[Source], settings: dict[str, Any], folder: Path, progress: bool) -> None:
+    def __init__(
+        self,
+        config: Config,
+        sources: Sequence[Source],
+        settings: dict[str, Any],
+        folder: Path,
+        unchanged: Callable[[], bool],
+        progress: bool,
+    ) -> None:
         self._config, self._sources, self._settings, self._progress = config, sources, settings, progress
         self._kind = settings["tokenizer_kind"]
+        self._unchanged = unchanged
         self._folder, self._part = folder, folder.with_name(folder.name + ".part")
         self._result, self._units = self._part / "result", self._part / "units"
+        self._tokenizer_folder = self._part / prepared.TOKENIZER_FOLDER
 
     def run(self) -> None:
         from pretrain.data import assemble
 
+        self._take_the_part_folder()
         try:
             parts = {text.key: text.parts() for source in self._sources for text in source.texts()}
             self._say_what_comes([part for several in parts.values() for part in several])
-            self._units.mkdir(parents=True, exist_ok=True)
             self._make_tokenizer(parts)
             texts = self._tokenize(parts)
             sources = [
@@ -61,6 +73,19 @@ class Preparation:
                 shutil.rmtree(self._part, ignore_errors=True)
             raise
 
+    def _take_the_part_folder(self) -> None:
+        """What lies there is gone on with where it was made with the same settings from the same text, and thrown away where not."""
+        said = self._part / "settings.json"
+        wanted = json.dumps(self._settings, sort_keys=True)
+        if self._part.exists() and any(self._part.iterdir()):
+            if not said.exists():
+                raise UserError(f"{self._part} is needed for the preparation and is not one of its own; move it away")
+            if said.read_text(encoding="utf-8") != wanted:
+                shutil.rmtree(self._part)
+        self._part.mkdir(parents=True, exist_ok=True)
+        durable.write(said, wanted)
+        self._units.mkdir(exist_ok=True)
+
     def _say_what_comes(self, parts: Sequence[Part]) -> None:
         size = sum(part.size_bytes for part in parts)
         num_sources = len({part.name for part in parts})
@@ -69,8 +94,7 @@ class Preparation:
 
     def _make_tokenizer(self, parts: dict[str, list[Part]]) -> None:
         """Trained or read, saved once: a preparation that goes on takes the one that it finds."""
-        target = self._result / prepared.TOKENIZER_FOLDER
-        if target.exists():
+        if self._tokenizer_folder.exists():
             return
         training = [part for source in self._sources for part in parts[source.train.key]]
         tokenizer = build_tokenizer(self._config.tokenizer, self._kind, lambda: self._training_texts(training))
@@ -78,8 +102,7 @@ class Preparation:
         shutil.rmtree(temporary, ignore_errors=True)
         save_tokenizer(tokenizer, temporary)
         durable.flush_tree(temporary)
-        self._result.mkdir(exist_ok=True)
-        temporary.rename(target)
+        temporary.rename(self._tokenizer_folder)
 
     def _training_texts(self, parts: Sequence[Part]) -> Iterator[str]:
         """The text for training a tokenizer: where the corpus is larger, the same amount from the beginning of each part."""
@@ -108,25 +131,26 @@ class Preparation:
 
         texts: dict[str, TokenizedText] = {}
         jobs = []
+        recipe = self._recipe()
         for key, several in parts.items():
             units = _units(several)
             stems = [self._units / f"{len(jobs) + number:06d}" for number in range(len(units))]
-            jobs += [(unit, stem, self._recipe()) for unit, stem in zip(units, stems)]
+            jobs += [(unit, stem, recipe) for unit, stem in zip(units, stems, strict=True)]
             texts[key] = TokenizedText(stems)
         everything = [part for unit, *_ in jobs for part in unit]
         with Progress("tokenizing", sum(part.size_bytes for part in everything), self._progress) as bar:
-            if sum(map(_unpacked_size, everything)) <= _SMALL_BYTES:
+            if sum(map(_weight, everything)) <= _SMALL_BYTES:
                 for job in jobs:
                     tokenize_unit(*job, bar.advance)
             else:
-                largest_first = sorted(jobs, key=lambda job: -sum(map(_unpacked_size, job[0])))
+                largest_first = sorted(jobs, key=lambda job: -sum(map(_weight, job[0])))
                 for_each(tokenize_unit, largest_first, bar.advance)
         return texts
 
     def _recipe(self) -> Recipe:
         from pretrain.data.segments import Recipe
 
-        file = self._result / prepared.TOKENIZER_FOLDER / "tokenizer.json"
+        file = self._tokenizer_folder / "tokenizer.json"
         end_of_document = special_tokens(load_tokenizer(file.parent)).eot
         return Recipe(file, self._kind == "wordpiece", end_of_document, self._config.data.min_document_characters)
 
@@ -134,10 +158,9 @@ class Preparation:
         from pretrain.data import assemble
         from pretrain.data.splitting import TRAIN, VALID
 
-        for leftover in self._result.iterdir():
-            if leftover.name != prepared.TOKENIZER_FOLDER:
-                shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
-        tokenizer = load_tokenizer(self._result / prepared.TOKENIZER_FOLDER)
+        shutil.rmtree(self._result, ignore_errors=True)
+        shutil.copytree(self._tokenizer_folder, self._result / prepared.TOKENIZER_FOLDER)
+        tokenizer = load_tokenizer(self._tokenizer_folder)
         left_out = self._copies(sources)
         assembled = []
         total = sum(path.stat().st_size for path in self._units.glob("*.npz"))
@@ -201,9 +224,12 @@ class Preparation:
             },
             "versions": _versions(),
         }
-        (self._result / prepared.MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+        prepared.write_manifest(self._result, manifest)
         durable.flush_tree(self._result)
-        shutil.rmtree(self._folder, ignore_errors=True)
+        if not self._unchanged():
+            raise UserError("the corpus was changed while it was prepared; prepare it again when it stands still")
+        if self._folder.exists():
+            shutil.rmtree(self._folder)
         self._result.rename(self._folder)
         durable.flush(self._folder.parent)
         shutil.rmtree(self._part, ignore_errors=True)
@@ -224,12 +250,15 @@ def _units(parts: Sequence[Part]) -> list[list[Part]]:
             units.append([])
             size = 0
         units[-1].append(part)
-        size += _unpacked_size(part)
+        size += _weight(part)
     return units
 
 
-def _unpacked_size(part: Part) -> int:
-    return part.size_bytes * (_PACKED_TIMES if part.name.endswith((".bz2", ".gz", ".xz", ".zst")) else 1)
+def _weight(part: Part) -> int:
+    """Bytes of text, about; a shard of unknown size counts as a unit."""
+    if isinstance(part, HubShard):
+        return part.size_bytes or UNIT_BYTES
+    return part.size_bytes * (_PACKED_TIMES if part.name.endswith(PACKED) else 1)
 
 
 _READING = ("documents", "too_short", "without_tokens", "duplicates", "bad_unicode", "bad_records")

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pretrain.config.schema import Config, PreparedDataConfig
+from pretrain.config.schema import Config, DataConfig, MixtureDataConfig, PreparedDataConfig
 from pretrain.data import prepared, tokenizer_files
 from pretrain.data.corpus import Source, open_sources
 from pretrain.data.preparation import Preparation
@@ -45,14 +46,19 @@ def prepare(config: Config, *, output: Path | None = None, progress: bool = True
     kind = tokenizer_kind(config.tokenizer, config.model.family)
     sources = open_sources(config.data, progress)
     settings = _settings(config, kind, sources)
-    folder = output or _in_cache(config, settings)
-    if _is_whole(folder, settings, progress):
-        return folder
+    folder = output.resolve() if output else _in_cache(config, settings)
     with _errors_of(folder, output):
+        _refuse_inside_the_corpus(config.data, folder)
+        if _is_whole(folder, settings, output, progress):
+            return folder
         folder.parent.mkdir(parents=True, exist_ok=True)
         with _alone(folder, progress):
-            if not _is_whole(folder, settings, progress=False):
-                Preparation(config, sources, settings, folder, progress).run()
+            if not _is_whole(folder, settings, output, progress=False):
+
+                def unchanged() -> bool:
+                    return _settings(config, kind, open_sources(config.data)) == settings
+
+                Preparation(config, sources, settings, folder, unchanged, progress).run()
     return folder
 
 
@@ -61,7 +67,7 @@ def folder_of(config: Config, output: Path | None = None) -> Path:
     if isinstance(config.data, PreparedDataConfig):
         return Path(config.data.path).expanduser()
     kind = tokenizer_kind(config.tokenizer, config.model.family)
-    return output or _in_cache(config, _settings(config, kind, open_sources(config.data)))
+    return output.resolve() if output else _in_cache(config, _settings(config, kind, open_sources(config.data)))
 
 
 def _in_cache(config: Config, settings: dict[str, Any]) -> Path:
@@ -71,10 +77,10 @@ def _in_cache(config: Config, settings: dict[str, Any]) -> Path:
 
 def _given(config: Config, progress: bool) -> Path:
     folder = folder_of(config)
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise UserError(f"data.path={config.data.path} is not a folder; give one that python -m pretrain.prepare made")
     prepared.verify(folder, progress)
-    kind, wanted = prepared.read_manifest(folder)["settings"]["tokenizer_kind"], tokenizer_kind(config.tokenizer, config.model.family)
+    kind, wanted = prepared.whole_manifest(folder)["settings"]["tokenizer_kind"], tokenizer_kind(config.tokenizer, config.model.family)
     if kind != wanted:
         raise UserError(
             f"data.path={config.data.path} was prepared with a {kind} tokenizer; model.family={config.model.family} needs {wanted}"
@@ -82,23 +88,34 @@ def _given(config: Config, progress: bool) -> Path:
     return folder
 
 
-def _is_whole(folder: Path, settings: dict[str, Any], progress: bool) -> bool:
-    """Whether `folder` holds what `settings` ask for; raises UserError where it holds something else, which is never overwritten."""
-    if not folder.exists():
+def _is_whole(folder: Path, settings: dict[str, Any], output: Path | None, progress: bool) -> bool:
+    """Whether `folder` holds what `settings` ask for. What lies damaged in the cache is made again; a folder that the user named is never
+    overwritten: UserError where it holds anything else."""
+    if output and os.path.ismount(folder):
+        raise UserError(f"--output {output} is a mount point and cannot be given its content at once; give a folder below it")
+    if not folder.exists() or (output and folder.is_dir() and not any(folder.iterdir())):
         return False
     try:
-        if prepared.read_manifest(folder)["settings"] != settings:
-            raise UserError(f"{folder} was prepared from another corpus or with other settings; give another folder, or delete it")
-    except (OSError, ValueError, LookupError) as error:
-        if any(folder.iterdir()) and not (folder / prepared.TOKENIZER_FOLDER).is_dir():
-            raise UserError(f"{folder} is not empty and not a prepared corpus; give another folder") from error
-    try:
-        prepared.verify(folder, progress)
+        found = prepared.whole_manifest(folder)["settings"]
+        if found == settings:
+            prepared.verify(folder, progress)
+            return True
     except prepared.Damaged as damaged:
+        if output:
+            raise
         if progress:
             print(f"{folder} is not whole ({damaged.problem}); preparing it again", file=sys.stderr, flush=True)
         return False
-    return True
+    raise UserError(f"{folder} was prepared from another corpus or with other settings; give another folder, or delete it")
+
+
+def _refuse_inside_the_corpus(data: DataConfig, folder: Path) -> None:
+    """A folder that a corpus is read from must not come to hold its own tokens."""
+    sources = data.mixture.values() if isinstance(data, MixtureDataConfig) else [data]
+    paths = [path for source in sources for path in [*getattr(source, "paths", []), *getattr(source, "valid_paths", [])]]
+    for path in paths:
+        if folder.resolve().is_relative_to(place := Path(path).expanduser().resolve()):
+            raise UserError(f"{folder} lies inside {place}, from which text is read; give another folder")
 
 
 def _settings(config: Config, kind: str, sources: Sequence[Source]) -> dict[str, Any]:
@@ -106,7 +123,7 @@ def _settings(config: Config, kind: str, sources: Sequence[Source]) -> dict[str,
     data = config.data
     settings: dict[str, Any] = {
         "format_version": prepared.FORMAT_VERSION,
-        "sources": {source.name: [text.identity for text in source.texts()] for source in sources},
+        "sources": [[source.name, *(text.identity for text in source.texts())] for source in sources],
         "tokenizer_kind": kind,
         "tokenizer": tokenizer_files.identity(config.tokenizer, kind),
         "min_document_characters": data.min_document_characters,

@@ -98,7 +98,7 @@ def open_prepared(folder: str | Path) -> Prepared:
     import numpy as np
 
     folder = Path(folder)
-    manifest = _whole_manifest(folder)
+    manifest = whole_manifest(folder)
 
     def split(source: Path, name: str) -> Split:
         def mapped(part: str, dtype: str) -> np.ndarray:
@@ -123,7 +123,7 @@ def open_prepared(folder: str | Path) -> Prepared:
 
 def verify(folder: Path, progress: bool = False) -> int:
     """Compare every file of a prepared folder with its checksum; returns how many there are. Raises Damaged naming the first that differs."""
-    files = _whole_manifest(folder)["files"]
+    files = whole_manifest(folder)["files"]
     with (
         Progress("checking the prepared files", sum(file["bytes"] for file in files.values()), progress) as bar,
         ThreadPoolExecutor(_THREADS) as pool,
@@ -134,9 +134,10 @@ def verify(folder: Path, progress: bool = False) -> int:
     return len(files)
 
 
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of a prepared folder, unchecked."""
-    return json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
+    """Write the manifest with a checksum of its own."""
+    text = json.dumps({**manifest, "checksum": _checksum(manifest)}, indent=2)
+    (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
 
 
 def describe(manifest: dict[str, Any]) -> Iterator[str]:
@@ -174,20 +175,27 @@ def _trouble(trouble: dict[str, Any]) -> str:
     return "; ".join(said) or "holds no text"
 
 
-def _whole_manifest(folder: Path) -> dict[str, Any]:
+def whole_manifest(folder: Path) -> dict[str, Any]:
     """The manifest, where it and all files that it names are there in their size. Raises Damaged."""
     try:
-        manifest = read_manifest(folder)
-        version, files = manifest.get("format_version"), manifest.get("files", {})
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        version = manifest.get("format_version")
     except (OSError, ValueError, AttributeError) as error:
         raise Damaged(folder, f"no readable {MANIFEST}") from error
     if version != FORMAT_VERSION:
         raise Damaged(folder, f"format version {version}, this release reads {FORMAT_VERSION}")
-    for name, file in files.items():
+    checksum = manifest.pop("checksum", None)
+    if checksum != _checksum(manifest):
+        raise Damaged(folder, f"{MANIFEST} does not match its checksum")
+    for name, file in manifest["files"].items():
         path = folder / name
         if not path.is_file() or path.stat().st_size != file["bytes"]:
             raise Damaged(folder, f"{name} is missing or cut short")
     return manifest
+
+
+def _checksum(manifest: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
 
 
 def _fingerprint(manifest: dict[str, Any]) -> str:

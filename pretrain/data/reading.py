@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, BinaryIO
 
-from pretrain.errors import UserError
+from pretrain.errors import Unfinished, UserError
 
 if TYPE_CHECKING:
     from pretrain.data.zst import ZstFile
@@ -22,6 +22,8 @@ LONGEST_LINE_BYTES = 1 << 20
 """A longer line of plain text is read in pieces, so that memory stays bounded."""
 
 _BLOCK_BYTES = 1 << 20
+_BAD_SHARE = 0.01
+"""A file is no text where most lines hold something that is not, and so many characters are: one bad byte in a long line is a slip."""
 _BROKEN_ARCHIVE = (EOFError, lzma.LZMAError, zlib.error)
 
 OnBytes = Callable[[int], None]
@@ -42,6 +44,10 @@ class ReadLog:
     """Lines of text, or records."""
     bad_unicode: int = 0
     """Lines or records with something that is not Unicode text; it was replaced by U+FFFD."""
+    bad_characters: int = 0
+    """So many replacements."""
+    characters: int = 0
+    """Of all text read."""
     bad_records: int = 0
     """Records that are not JSON or have no text."""
     cut_short: str = ""
@@ -52,7 +58,7 @@ class ReadLog:
         """Raise a UserError where most of the file is unusable; `fields` are those seen in records without text."""
         if self.cut_short and not self.documents:
             raise UserError(f"{self.name} cannot be read ({self.cut_short}); replace the file or leave it out of data.paths")
-        if 2 * self.bad_unicode > self.lines:
+        if 2 * self.bad_unicode > self.lines and self.bad_characters > _BAD_SHARE * self.characters:
             raise UserError(
                 f"{self.name} is not UTF-8 text: {self.bad_unicode:,} of {self.lines:,} lines hold bytes that are not; convert the file to "
                 "UTF-8 or leave it out of data.paths"
@@ -64,7 +70,7 @@ class ReadLog:
 
 def packing_of(path: Path) -> str:
     """`.bz2`, `.gz`, `.xz` or `.zst` where the name ends so, else nothing."""
-    return path.suffix if path.suffix in PACKED else ""
+    return path.suffix.lower() if path.suffix.lower() in PACKED else ""
 
 
 def blocks(path: Path, log: ReadLog, start: int = 0, stop: int | None = None, longest_line: int = LONGEST_LINE_BYTES) -> Iterator[str]:
@@ -74,6 +80,8 @@ def blocks(path: Path, log: ReadLog, start: int = 0, stop: int | None = None, lo
     """
     rest, is_first = b"", start == 0
     try:
+        if path.stat().st_size == 0:  # not every packer's reader takes nothing for an archive
+            return
         with path.open("rb") as raw:
             raw.seek(start)
             for chunk in _chunks(_unpacked(raw, path), raw, stop, log):
@@ -83,15 +91,15 @@ def blocks(path: Path, log: ReadLog, start: int = 0, stop: int | None = None, lo
                     end = _last_character(data)
                 rest = data[end:]
                 if end:
-                    yield _decode(data[:end], log, is_first)
+                    yield _lines(data[:end], log, is_first)
                     is_first = False
     except OSError as error:
         if error.errno is None:  # bz2 and gzip say so of their own content
             log.cut_short = str(error)
             return
-        raise UserError(f"{path} cannot be read ({error.strerror}); mend that or leave it out of data.paths") from error
+        raise Unfinished(f"{path} cannot be read ({error.strerror}); mend that, and the same command goes on") from error
     if rest and not log.cut_short:  # what an archive's broken end left of a line is no text
-        yield _decode(rest, log, is_first)
+        yield _lines(rest, log, is_first)
 
 
 def _chunks(stream: IO[bytes] | ZstFile, raw: BinaryIO, stop: int | None, log: ReadLog) -> Iterator[bytes]:
@@ -127,16 +135,28 @@ def _unpacked(raw: BinaryIO, path: Path) -> Any:
     return raw
 
 
-def _decode(data: bytes, log: ReadLog, is_first: bool) -> str:
+def _lines(data: bytes, log: ReadLog, is_first: bool) -> str:
+    text = decode(data, log)
+    log.lines += text.count("\n") + (not text.endswith("\n"))
+    if is_first:
+        text = text.removeprefix("\ufeff")
+    return text.replace("\r\n", "\n") if "\r" in text else text
+
+
+def decode(data: bytes, log: ReadLog) -> str:
+    """UTF-8 to text; what is not, and NUL characters, become U+FFFD and are counted."""
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError:
         text = data.decode("utf-8", errors="replace")
         log.bad_unicode += sum(not _is_utf8(line) for line in data.split(b"\n"))
-    log.lines += text.count("\n") + (not text.endswith("\n"))
-    if is_first:
-        text = text.removeprefix("\ufeff")
-    return text.replace("\r\n", "\n") if "\r" in text else text
+        log.bad_characters += text.count("\ufffd")
+    if "\0" in text:  # as in UTF-16, or in no text at all
+        log.bad_unicode += sum("\0" in line for line in text.split("\n"))
+        log.bad_characters += text.count("\0")
+        text = text.replace("\0", "\ufffd")
+    log.characters += len(text)
+    return text
 
 
 def _is_utf8(line: bytes) -> bool:

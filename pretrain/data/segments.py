@@ -13,18 +13,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import chain, count, takewhile
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from pretrain import durable
+from pretrain.data.memo import WordMemo
 from pretrain.data.parts import Part
 from pretrain.data.reading import OnBytes, ReadLog
 from pretrain.data.sentences import sentences_of
 from pretrain.data.token_files import token_dtype
-
-if TYPE_CHECKING:
-    from tokenizers import Tokenizer
 
 BATCH_CHARACTERS = 1 << 21
 """Text tokenized at once."""
@@ -123,9 +121,10 @@ class _UnitWriter:
         from tokenizers import Tokenizer
 
         self._stem, self._recipe = stem, recipe
-        self._tokenizer: Tokenizer = Tokenizer.from_file(str(recipe.tokenizer_file))
-        self._tokenizer.encode_special_tokens = True  # text is text: what looks like a special token in it is ordinary characters
-        self._dtype = token_dtype(self._tokenizer.get_vocab_size())
+        tokenizer = Tokenizer.from_file(str(recipe.tokenizer_file))
+        tokenizer.encode_special_tokens = True  # text is text: what looks like a special token in it is ordinary characters
+        self._memo = WordMemo(tokenizer)
+        self._dtype = token_dtype(tokenizer.get_vocab_size())
         self._without_tokens = np.zeros(num_parts, dtype=np.int64)
         self._number = self._position = self._to_skip = 0
         for segment in _whole_segments(stem):
@@ -155,24 +154,23 @@ class _UnitWriter:
         if not self._batch:
             return
         pieces = [self._pieces(document) for document, _ in self._batch]
-        encodings = iter(self._tokenizer.encode_batch_fast(list(chain.from_iterable(pieces)), add_special_tokens=False))
-        documents = [[ids for _ in document if (ids := next(encodings).ids)] for document in pieces]
-        kept = [index for index, document in enumerate(documents) if document]
+        ids, lengths = self._memo.encode(list(chain.from_iterable(pieces)))
+        owners = np.repeat(np.arange(len(pieces)), np.fromiter(map(len, pieces), dtype=np.int64, count=len(pieces)))[lengths > 0]
+        lengths = lengths[lengths > 0]  # pieces without a token are dropped, and documents without a piece
+        document_lengths = np.bincount(owners, minlength=len(pieces))
+        kept = np.flatnonzero(document_lengths)
         parts = np.array([part for _, part in self._batch], dtype=np.int32)
-        self._without_tokens = self._without_tokens + np.bincount(
-            np.delete(parts, kept), minlength=len(self._without_tokens)
-        )  # a new array: an earlier segment may hold the old one
-        documents = [documents[index] for index in kept]
+        without_tokens = np.bincount(np.delete(parts, kept), minlength=len(self._without_tokens))
+        self._without_tokens = self._without_tokens + without_tokens  # a new array: an earlier segment holds the old one
         if self._recipe.end_of_document is not None:
-            for document in documents:
-                document[-1].append(self._recipe.end_of_document)
-        sentences = list(chain.from_iterable(documents))
-        lengths = np.fromiter(map(len, sentences), dtype=np.int32, count=len(sentences))
+            last_piece = np.cumsum(document_lengths[kept]) - 1
+            ids = np.insert(ids, np.cumsum(lengths)[last_piece], self._recipe.end_of_document)
+            lengths[last_piece] += 1
         self._tokenized.append(
             Segment(
-                tokens=np.fromiter(chain.from_iterable(sentences), dtype=self._dtype, count=int(lengths.sum())),
-                sentence_lengths=lengths,
-                document_lengths=np.fromiter(map(len, documents), dtype=np.int32, count=len(documents)),
+                tokens=ids.astype(self._dtype),
+                sentence_lengths=lengths.astype(np.int32),
+                document_lengths=document_lengths[kept].astype(np.int32),
                 digests=np.frombuffer(b"".join(_digest(self._batch[index][0]) for index in kept), dtype=np.uint8).reshape(-1, DIGEST_BYTES),
                 parts=parts[kept],
                 position=np.int64(self._position),

@@ -12,7 +12,7 @@ _ABBREVIATIONS = frozenset(
 )
 _BOUNDARY = re.compile(
     r"""[.!?。！？] (?:                                                # one class of characters to begin with: found at C's speed
-        (?<= [.!?] ) [.!?]* ["'”’)\]]* \s+ (?= ["'“‘(\[]* [^\W_a-z] )   # a stop, then space, then a capital or a digit
+        (?<= [.!?] ) (?<! [.!?][.!?] ) [.!?]* ["'”’)\]]* \s+ (?= ["'“‘(\[]* [^\W_a-z] )   # a stop, then space, then a capital or a digit
       | (?<= [。！？] ) [。！？]* ["”’」』）]*                         # no space is needed
     )""",
     re.VERBOSE,

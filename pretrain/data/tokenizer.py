@@ -78,22 +78,26 @@ def load_tokenizer(folder: Path) -> Tokenizer:
 
 def special_tokens(tokenizer: Tokenizer) -> SpecialTokens:
     """The special tokens' ids in this tokenizer."""
-    pad, unk, cls, sep, mask = map(tokenizer.token_to_id, WORDPIECE_SPECIALS)
-    if mask is None:
+    if type(tokenizer.model).__name__ == "BPE":
         return SpecialTokens(eot=tokenizer.token_to_id(END_OF_TEXT))
-    return SpecialTokens(pad, unk, cls, sep, mask)
+    return SpecialTokens(*map(tokenizer.token_to_id, WORDPIECE_SPECIALS))
 
 
 def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
     """Write tokenizer.json, the vocabulary files and the configuration that AutoTokenizer looks for into a new folder."""
     folder.mkdir()
-    tokenizer.save(str(folder / "tokenizer.json"))
-    tokenizer.model.save(str(folder))
-    if tokenizer.token_to_id("[MASK]") is not None:
+    (folder / "tokenizer.json").write_text(tokenizer.to_str(pretty=True), encoding="utf-8")
+    try:
+        tokenizer.model.save(str(folder))
+    except Exception as error:  # the library's word for an OSError
+        raise OSError(str(error)) from error
+    parts = json.loads(tokenizer.to_str())
+    if type(tokenizer.model).__name__ == "WordPiece":
         named = dict(zip(("pad_token", "unk_token", "cls_token", "sep_token", "mask_token"), WORDPIECE_SPECIALS))
-        normalizer = json.loads(tokenizer.to_str())["normalizer"] or {}
+        normalizer = parts["normalizer"] or {}
+        as_published = normalizer.get("type") == "BertNormalizer" and (parts["pre_tokenizer"] or {}).get("type") == "BertPreTokenizer"
         settings = {
-            "tokenizer_class": "BertTokenizer",
+            "tokenizer_class": "BertTokenizer" if as_published else "PreTrainedTokenizerFast",  # the latter takes tokenizer.json as it is
             "do_lower_case": normalizer.get("lowercase", False),
             "strip_accents": normalizer.get("strip_accents"),
             "tokenize_chinese_chars": normalizer.get("handle_chinese_chars", True),
@@ -187,7 +191,7 @@ def _check_trained_size(vocab_size: int, least: int, kind: str) -> None:
 def _given(config: TokenizerConfig, kind: str) -> Tokenizer:
     files = tokenizer_files.find(config.path, kind)
     try:
-        tokenizer = _fast(files.fast, kind) if files.fast else _from_vocabulary(config, kind, files)
+        tokenizer = _as_it_is(files.read_whole, kind) if files.read_whole else _from_vocabulary(config, kind, files)
     except UserError:
         raise
     except (OSError, ValueError) as error:
@@ -198,11 +202,17 @@ def _given(config: TokenizerConfig, kind: str) -> Tokenizer:
     return tokenizer
 
 
-def _fast(path: Path, kind: str) -> Tokenizer:
-    """A tokenizer.json as it is, but for the cutting and padding that some are saved with."""
+def _as_it_is(files: tuple[Path, ...], kind: str) -> Tokenizer:
+    """A tokenizer in Hugging Face format as transformers reads it, but for the cutting and padding that some are saved with."""
     from tokenizers import Tokenizer
 
-    tokenizer = Tokenizer.from_file(str(path))
+    path, *configuration = files
+    if configuration:  # it may overrule what tokenizer.json says
+        from transformers import AutoTokenizer
+
+        tokenizer = AutoTokenizer.from_pretrained(path.parent, local_files_only=True).backend_tokenizer
+    else:
+        tokenizer = Tokenizer.from_file(str(path))
     found = type(tokenizer.model).__name__
     if found.lower() != kind:
         raise UserError(f"tokenizer.path: {path} holds a {found} tokenizer, this model needs {kind}; give another tokenizer or model")
@@ -216,10 +226,9 @@ def _from_vocabulary(config: TokenizerConfig, kind: str, files: tokenizer_files.
         vocab, merges = tokenizer_files.read_bpe(*files.vocabulary)
         _check_specials(config, kind, vocab)
         return _bpe(vocab, merges)
-    lowercase = next((said for said in (config.lowercase, files.lowercase) if said is not None), True)
     vocab = tokenizer_files.read_wordpiece(files.vocabulary[0])
     _check_specials(config, kind, vocab)
-    return _wordpiece(vocab, lowercase)
+    return _wordpiece(vocab, tokenizer_files.lowercase(config, files.lowercase))
 
 
 def _check_specials(config: TokenizerConfig, kind: str, vocab: dict[str, int]) -> None:
@@ -229,7 +238,16 @@ def _check_specials(config: TokenizerConfig, kind: str, vocab: dict[str, int]) -
 
 
 def _check_given(config: TokenizerConfig, kind: str, tokenizer: Tokenizer) -> None:
-    _check_specials(config, kind, tokenizer.get_vocab())
+    vocab = tokenizer.get_vocab()
+    _check_specials(config, kind, vocab)
+    if sorted(vocab.values()) != list(range(len(vocab))):
+        raise UserError(
+            f"tokenizer.path={config.path} does not number its {len(vocab)} entries 0, 1, 2, ...; give another {kind} vocabulary"
+        )
+    if kind == "wordpiece" and tokenizer.model.unk_token not in vocab:
+        raise UserError(f"tokenizer.path={config.path} lacks its own unknown token {tokenizer.model.unk_token}; add it")
+    if kind == "bpe" and "ByteLevel" not in str(json.loads(tokenizer.to_str())["pre_tokenizer"]):
+        raise UserError(f"tokenizer.path={config.path} is not byte-level as GPT-2's; give another tokenizer")
     if config.vocab_size not in (None, tokenizer.get_vocab_size()):
         raise UserError(
             f"tokenizer.vocab_size={config.vocab_size} but {config.path} has {tokenizer.get_vocab_size()} entries; leave tokenizer.vocab_size out"

@@ -31,8 +31,8 @@ _WANTED = {
 class TokenizerFiles:
     """What a given tokenizer is read from."""
 
-    fast: Path | None
-    """tokenizer.json, which says everything."""
+    read_whole: tuple[Path, ...]
+    """tokenizer.json, which says everything, and the tokenizer_config.json beside it, if there is one."""
     vocabulary: tuple[Path, ...] = ()
     """Else: (vocab.txt,) for wordpiece, (vocab.json, merges) for bpe."""
     lowercase: bool | None = None
@@ -46,11 +46,12 @@ def find(path: str, kind: str) -> TokenizerFiles:
         local = _downloaded(path, kind)
     fast = local / _FAST if local.is_dir() else local
     if fast.name == _FAST and fast.is_file():
-        return TokenizerFiles(fast)
+        beside = fast.with_name(_CONFIG)
+        return TokenizerFiles((fast, beside) if beside.is_file() else (fast,))
     vocabulary = _find_wordpiece(local) if kind == "wordpiece" else _find_bpe(local)
     if vocabulary is None:
         raise UserError(f"tokenizer.path={path} is not a {kind} vocabulary; give {_WANTED[kind]}")
-    return TokenizerFiles(None, vocabulary, _lowercase_beside(vocabulary[0]))
+    return TokenizerFiles((), vocabulary, _lowercase_beside(vocabulary[0]))
 
 
 def identity(config: TokenizerConfig, kind: str) -> dict[str, Any]:
@@ -59,8 +60,15 @@ def identity(config: TokenizerConfig, kind: str) -> dict[str, Any]:
         found: dict[str, Any] = {"vocab_size": config.vocab_size or PUBLISHED_VOCAB_SIZE[kind], "megabytes": config.training_megabytes}
     else:
         files = find(config.path, kind)
-        found = {"vocab_size": config.vocab_size, "files": _content_hashes([files.fast] if files.fast else files.vocabulary)}
-    return found | ({"lowercase": config.lowercase} if kind == "wordpiece" else {})
+        found = {"vocab_size": config.vocab_size, "files": _content_hashes([*files.read_whole, *files.vocabulary])}
+        if files.read_whole:
+            return found
+    return found | ({"lowercase": lowercase(config, files.lowercase if config.path else None)} if kind == "wordpiece" else {})
+
+
+def lowercase(config: TokenizerConfig, beside: bool | None) -> bool:
+    """What the configuration says, else what stands beside the vocabulary, else as the uncased models."""
+    return next((said for said in (config.lowercase, beside) if said is not None), True)
 
 
 def vocabulary_hash(tokenizer: "Tokenizer") -> str:

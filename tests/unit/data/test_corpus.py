@@ -300,3 +300,79 @@ def test_a_mixture_holds_files_and_data_sets(repository, tmp_path):
     )
     assert [(source.name, source.weight) for source in sources] == [("books", 3.0), ("wiki", 1.0)]
     assert [next(source.train.documents()) for source in sources] == ["A book.", "Article 90."]
+
+
+# What a hostile file system and hostile files look like --------------------------------------------------------------------------
+
+
+def test_links_are_followed_and_a_link_to_nothing_is_named(tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real" / "a.txt").write_text("One.")
+    (tmp_path / "corpus").mkdir()
+    (tmp_path / "corpus" / "linked").symlink_to(tmp_path / "real")
+    (tmp_path / "real" / "back").symlink_to(tmp_path / "real")
+    assert read(tmp_path / "corpus") == ["One."]
+    (tmp_path / "corpus" / "gone.txt").symlink_to(tmp_path / "nothing")
+    with pytest.raises(UserError, match=r"gone.txt is a link to nothing; leave it out or mend it"):
+        read(tmp_path / "corpus")
+
+
+def test_validation_text_that_is_training_text_by_a_link_is_refused(tmp_path):
+    (tmp_path / "a.txt").write_text("One.")
+    (tmp_path / "alias.txt").symlink_to(tmp_path / "a.txt")
+    with pytest.raises(UserError, match="alias.txt is in data.paths and in data.valid_paths"):
+        open_sources(TextDataConfig(paths=[str(tmp_path / "a.txt")], valid_paths=[str(tmp_path / "alias.txt")]))
+
+
+def test_a_data_set_behind_a_link_is_known_by_its_content(repository, tmp_path):
+    identities = []
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        write_parquet(tmp_path / name / "train-00000-of-00001.parquet", [f"Of the {name}."])
+        link = tmp_path / "data"
+        link.unlink(missing_ok=True)
+        link.symlink_to(tmp_path / name)
+        identities.append(open_sources(HubDataConfig(name=str(link)))[0].train.identity)
+    assert identities[0] != identities[1]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16"])
+def test_utf_16_is_not_taken_for_text(tmp_path, encoding):
+    (tmp_path / "a.txt").write_bytes("Hello there.\nAnd again.\n".encode(encoding))
+    with pytest.raises(UserError, match=r"a.txt is not UTF-8 text"):
+        read(tmp_path / "a.txt")
+
+
+def test_one_bad_byte_in_a_long_line_is_a_slip(tmp_path):
+    (tmp_path / "a.txt").write_bytes(b"a long fine line " * 1000 + b"\xe9")
+    (document,), (log,) = read_with_logs(tmp_path / "a.txt")
+    assert document.endswith("line \ufffd") and log.bad_unicode == 1
+
+
+def test_bad_bytes_in_parquet_are_replaced_and_counted(tmp_path):
+    rows = pyarrow.array([b"One.", b"caf\xe9 " + b"x" * 200, b"Three."], pyarrow.binary()).view(pyarrow.string())
+    pyarrow.parquet.write_table(pyarrow.table({"text": rows}), tmp_path / "a.parquet")
+    documents, (log,) = read_with_logs(tmp_path / "a.parquet")
+    assert documents[1].startswith("caf\ufffd x") and (len(documents), log.bad_unicode) == (3, 1)
+
+
+def test_json_that_nests_too_deep_is_a_record_without_text(tmp_path):
+    (tmp_path / "a.jsonl").write_text(
+        '{"text": "One."}\n{"text": ' + "[" * 100_000 + '\n{"text": "Two."}\n{"text": ""}\n{"text": "Three."}'
+    )
+    documents, (log,) = read_with_logs(tmp_path / "a.jsonl")
+    assert documents == ["One.", "Two.", "Three."] and (log.lines, log.bad_records) == (5, 2)
+
+
+def test_suffixes_are_read_in_any_case_and_empty_archives_are_empty(tmp_path):
+    (tmp_path / "A.JSONL.GZ").write_bytes(gzip.compress(b'{"text": "One."}'))
+    for suffix in PACKERS:
+        (tmp_path / f"empty{suffix}").write_bytes(b"")
+    assert read(tmp_path) == ["One."]
+
+
+def test_the_memory_of_hashes_may_be_damaged(tmp_path):
+    for content in ('{"/a": 5}', "[]", "null", "{"):
+        (tmp_path / "file_hashes.json").write_text(content)
+        (tmp_path / "a.txt").write_text("One.")
+        assert len(file_hashes.FileHashes(tmp_path).of([tmp_path / "a.txt"])) == 1

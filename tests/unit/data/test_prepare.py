@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 
 from pretrain import durable
-from pretrain.config.schema import MixtureDataConfig, PreparedDataConfig, StdlibDataConfig, TextDataConfig
+from pretrain.config.schema import HubDataConfig, MixtureDataConfig, PreparedDataConfig, StdlibDataConfig, TextDataConfig
 from pretrain.data import preparation, segments, token_files
 from pretrain.data import prepare as prepare_module
 from pretrain.data.prepare import prepare
 from pretrain.data.prepared import describe, open_prepared
 from pretrain.data.tokenizer import load_tokenizer
-from pretrain.errors import UserError
+from pretrain.errors import Unfinished, UserError
 from pretrain.evaluate import unigram_log_probs
 from tests.unit.data.corpora import english, make_config
 
@@ -210,7 +210,7 @@ def test_an_output_folder_is_made_once_and_never_overwritten(tmp_path):
         prepare(config(tmp_path, vocab_size=151), output=output, progress=False)
     (tmp_path / "letters").mkdir()
     (tmp_path / "letters" / "a.txt").write_text("Dear")
-    with pytest.raises(UserError, match="letters is not empty and not a prepared corpus"):
+    with pytest.raises(UserError, match="letters is not a whole prepared corpus .no readable manifest.json.; delete the folder"):
         prepare(config(tmp_path), output=tmp_path / "letters", progress=False)
     assert (tmp_path / "letters" / "a.txt").read_text() == "Dear"
 
@@ -394,3 +394,112 @@ def test_importing_is_light():
     code += "print([name for name in ('numpy', 'torch', 'tokenizers', 'transformers', 'tqdm', 'filelock') if name in sys.modules])"
     ran = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[3], capture_output=True, text=True, check=True)
     assert ran.stdout.strip() == "[]"
+
+
+def hub_folder(tmp_path):
+    import pyarrow
+    import pyarrow.parquet
+
+    (tmp_path / "hub").mkdir()
+    for split, first in (("train", 0), ("validation", 100)):
+        texts = [f"Article number {first + row} of the river." for row in range(20)]
+        pyarrow.parquet.write_table(pyarrow.table({"text": texts}), tmp_path / "hub" / f"{split}-00000-of-00001.parquet")
+    return tmp_path / "hub"
+
+
+def test_a_data_set_s_splits_stay_apart(tmp_path):
+    data = HubDataConfig(name=str(hub_folder(tmp_path)), valid_split="validation", cache_dir=str(tmp_path / "cache"))
+    prepared = open_prepared(prepare(make_config("bert", data, vocab_size=60), progress=False))
+    (source,) = prepared.sources
+    tokenizer = load_tokenizer(prepared.tokenizer_dir)
+    texts = [tokenizer.decode(np.asarray(split.tokens).tolist()).replace(" ", "") for split in (source.train, source.valid)]
+    assert "number5of" in texts[0] and "number105of" not in texts[0] and "number105of" in texts[1]
+
+
+def test_an_unfinished_output_of_other_settings_is_not_gone_on_with(tmp_path, monkeypatch):
+    output = tmp_path / "mine"
+    with monkeypatch.context() as patched:
+        patched.setattr(durable, "flush_tree", lambda part: (_ for _ in ()).throw(KeyboardInterrupt) if part.name == "result" else None)
+        with pytest.raises(KeyboardInterrupt):
+            prepare(config(tmp_path), output=output, progress=False)
+    other = config(tmp_path, text=english(31), vocab_size=140)
+    made = open_prepared(prepare(other, output=output, progress=False))
+    assert made.vocab_size == 140 and made.fingerprint == open_prepared(prepare(other, progress=False)).fingerprint
+
+
+def test_a_folder_of_the_user_s_is_left_alone(tmp_path):
+    for name in ("proj", "us.part"):
+        (tmp_path / name / "tokenizer").mkdir(parents=True)
+        (tmp_path / name / "thesis.tex").write_text("Dear reader")
+    with pytest.raises(UserError, match="proj is not a whole prepared corpus"):
+        prepare(config(tmp_path), output=tmp_path / "proj", progress=False)
+    with pytest.raises(UserError, match="us.part is needed for the preparation and is not one of its own; move it away"):
+        prepare(config(tmp_path), output=tmp_path / "us", progress=False)
+    assert all((tmp_path / name / "thesis.tex").read_text() == "Dear reader" for name in ("proj", "us.part"))
+    (tmp_path / "empty").mkdir()
+    assert prepare(config(tmp_path), output=tmp_path / "empty", progress=False) == tmp_path / "empty"
+
+
+def test_a_folder_inside_the_corpus_is_refused(tmp_path):
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "a.txt").write_text(english(30))
+    inside = config(tmp_path, paths=[str(tmp_path / "texts")])
+    with pytest.raises(UserError, match="out lies inside .*texts, from which text is read; give another folder"):
+        prepare(inside, output=tmp_path / "texts" / "out", progress=False)
+
+
+@pytest.mark.parametrize("change", [{"token_dtype": "<u4"}, {"files": {}}, {"sources": None}, {"settings": []}])
+def test_a_manifest_that_was_changed_is_found(tmp_path, change):
+    made = prepare(config(tmp_path), progress=False).rename(tmp_path / "moved")
+    manifest = manifest_of(made)
+    (made / "manifest.json").write_text(json.dumps(manifest | change))
+    for text in ("null", "[]", "{}", json.dumps(manifest | change)):
+        (made / "manifest.json").write_text(text)
+        with pytest.raises(UserError, match="moved is not a whole prepared corpus"):
+            prepare(make_config("bert", PreparedDataConfig(path=str(made))), progress=False)
+
+
+def test_a_corpus_that_changes_while_it_is_prepared_is_not_published(tmp_path, monkeypatch):
+    settings = config(tmp_path)
+    assembled = preparation.Preparation._assemble
+
+    def change(self, sources):
+        (tmp_path / "corpus.txt").write_text(english(31))
+        return assembled(self, sources)
+
+    monkeypatch.setattr(preparation.Preparation, "_assemble", change)
+    with pytest.raises(UserError, match="the corpus was changed while it was prepared"):
+        prepare(settings, progress=False)
+    assert entries(tmp_path) == []
+
+
+def test_the_only_document_is_found_in_whatever_segment_it_lies(tmp_path, monkeypatch):
+    monkeypatch.setattr(segments, "BATCH_CHARACTERS", 10)
+    monkeypatch.setattr(segments, "SEGMENT_CHARACTERS", 10)
+    monkeypatch.setattr(preparation, "UNIT_BYTES", 1)
+    (tmp_path / "a.txt").write_text("The same words.\n")
+    (tmp_path / "b.txt").write_text("The same words.\n\nOne of its own.\nAnd a second line.\n")
+    mixture = {name: {"paths": [str(tmp_path / f"{name}.txt")]} for name in ("a", "b")}
+    data = MixtureDataConfig(mixture=mixture, cache_dir=str(tmp_path / "cache"), deduplicate=True, validation_fraction=0.5)
+    (_, second) = open_prepared(prepare(make_config("bert", data, vocab_size=60), progress=False)).sources
+    assert len(second.train.tokens) > 0 and len(second.valid.tokens) > 0
+
+
+def test_a_read_error_keeps_what_is_done(tmp_path, monkeypatch):
+    (tmp_path / "a.txt").write_text(english(10))
+    (tmp_path / "b.txt").write_text(english(10, seed=1))
+    settings = config(tmp_path, paths=[str(tmp_path / "a.txt"), str(tmp_path / "b.txt")])
+    monkeypatch.setattr(preparation, "UNIT_BYTES", 1)
+    tokenize = segments.tokenize_unit
+
+    def failing(unit, stem, recipe, on_bytes):
+        if unit[0].name.endswith("b.txt"):
+            raise Unfinished("b.txt cannot be read (Input/output error); mend that, and the same command goes on")
+        tokenize(unit, stem, recipe, on_bytes)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(segments, "tokenize_unit", failing)
+        with pytest.raises(UserError, match="the same command goes on"):
+            prepare(settings, progress=False)
+    assert list((tmp_path / "cache").glob("*.part/units/000000.json"))
+    open_prepared(prepare(settings, progress=False))

@@ -51,3 +51,10 @@ def test_paragraph_per_line_is_split_within_lines():
 def test_verse_keeps_its_lines():
     lines = ["Shall I compare thee to a day,", "Thou art more lovely and more mild,", "Rough winds do shake the buds of May"]
     assert sentences_of(lines) == lines
+
+
+def test_a_long_run_of_stops_takes_no_longer_than_other_text():
+    """A million dots, found in one pass; the square of it would take hours."""
+    text = "x" + "." * 1_000_000 + "x"
+    assert split_sentences(text) == [text]
+    assert split_sentences("Really?! Yes... No.") == ["Really?!", "Yes...", "No."]

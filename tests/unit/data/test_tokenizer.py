@@ -4,6 +4,7 @@ import pytest
 from transformers import AutoTokenizer, BertTokenizerFast, GPT2TokenizerFast
 
 from pretrain.config.schema import TokenizerConfig
+from pretrain.data import tokenizer_files
 from pretrain.data.tokenizer import build_tokenizer, load_tokenizer, save_tokenizer, special_tokens, tokenizer_kind
 from pretrain.errors import UserError
 from tests.unit.data.corpora import english
@@ -180,3 +181,30 @@ def test_the_kind_follows_the_model():
     assert [tokenizer_kind(TokenizerConfig(), family) for family in ("bert", "gpt2")] == ["wordpiece", "bpe"]
     with pytest.raises(UserError, match="tokenizer.kind=bpe does not go with model.family=bert; give tokenizer.kind=wordpiece or auto"):
         tokenizer_kind(TokenizerConfig(kind="bpe"), "bert")
+
+
+def test_what_makes_no_vocabulary_is_one_line(tmp_path):
+    good = built("wordpiece", path=str(write_wordpiece(tmp_path / "vocab.txt")))
+    for name, change, message in (
+        ("gap", lambda model: model["vocab"].update(river=70_000), "does not number its 7 entries 0, 1, 2"),
+        ("unk", lambda model: model.update(unk_token="[NOTHING]"), "lacks its own unknown token"),
+    ):
+        saved = json.loads(good.to_str())
+        change(saved["model"])
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "tokenizer.json").write_text(json.dumps(saved))
+        with pytest.raises(UserError, match=message):
+            built("wordpiece", path=str(tmp_path / name))
+
+
+def test_the_configuration_beside_a_tokenizer_overrules_it_as_in_transformers(tmp_path):
+    vocab = write_wordpiece(tmp_path / "vocab.txt", "River")
+    BertTokenizerFast(vocab=str(vocab), do_lower_case=True).save_pretrained(tmp_path / "t")
+    settings = json.loads((tmp_path / "t" / "tokenizer_config.json").read_text())
+    (tmp_path / "t" / "tokenizer_config.json").write_text(json.dumps(settings | {"do_lower_case": False}))
+    theirs = AutoTokenizer.from_pretrained(tmp_path / "t", local_files_only=True)
+    ours = built("wordpiece", path=str(tmp_path / "t"))
+    assert ours.encode("River river").ids == theirs("River river")["input_ids"]
+    assert tokenizer_files.identity(TokenizerConfig(path=str(tmp_path)), "wordpiece") != tokenizer_files.identity(
+        TokenizerConfig(path=str(tmp_path), lowercase=False), "wordpiece"
+    )
