@@ -13,8 +13,8 @@ from typing import Any
 from pretrain.errors import Unfinished
 from pretrain.orphans import leave_with_parent
 
-MOST_PROCESSES = 16
-"""Each holds some 100 MB; more cores are used by the threads within."""
+MOST_PROCESSES = 8
+"""Each holds some 220 MB: all together stay below 2 GB, whatever the corpus. More cores are used by the threads within."""
 
 _POLL_SECONDS = 0.2
 

@@ -24,7 +24,7 @@ from pretrain.data.reading import OnBytes, ReadLog
 from pretrain.data.sentences import sentences_of
 from pretrain.data.token_files import token_dtype
 
-BATCH_CHARACTERS = 1 << 21
+BATCH_CHARACTERS = 1 << 20
 """Text tokenized at once."""
 SEGMENT_CHARACTERS = 1 << 24
 """Text of one segment, about; what a kill can cost."""
