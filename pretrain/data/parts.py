@@ -48,8 +48,8 @@ class Part(Protocol):
 
 
 @dataclass(frozen=True)
-class TextStretch:
-    """Plain text, a blank line between documents."""
+class _Stretch:
+    """Bytes [start, stop) of a file; to its end where `stop` is None."""
 
     path: Path
     start: int
@@ -62,6 +62,11 @@ class TextStretch:
     @property
     def size_bytes(self) -> int:
         return self.path.stat().st_size if self.stop is None else self.stop - self.start
+
+
+@dataclass(frozen=True)
+class TextStretch(_Stretch):
+    """Plain text, a blank line between documents."""
 
     def documents(self, log: ReadLog) -> Iterator[str]:
         rest = ""
@@ -78,21 +83,10 @@ class TextStretch:
 
 
 @dataclass(frozen=True)
-class JsonlStretch:
+class JsonlStretch(_Stretch):
     """One JSON object per line, the text in one of its fields."""
 
-    path: Path
-    start: int
-    stop: int | None
     text_field: str
-
-    @property
-    def name(self) -> str:
-        return str(self.path)
-
-    @property
-    def size_bytes(self) -> int:
-        return self.path.stat().st_size if self.stop is None else self.stop - self.start
 
     def documents(self, log: ReadLog) -> Iterator[str]:
         fields: set[str] = set()
