@@ -178,7 +178,7 @@ class StdlibDataConfig(DataConfig):
 
 @dataclass
 class TextDataConfig(DataConfig):
-    """The user's own files: plain text, .jsonl and .parquet, also packed as .bz2, .gz, .xz or .zst, mixed freely."""
+    """The user's own files, mixed freely: plain text and .jsonl, also packed as .bz2, .gz, .xz or .zst, and .parquet."""
 
     kind: str = "text"
     paths: list[str] = field(default_factory=list)
