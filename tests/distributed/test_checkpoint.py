@@ -8,8 +8,8 @@ import torch
 
 from came import checkpoint
 from came.verify.probe import OPTIMIZERS, UPDATE_BOUND, WEIGHT_BOUND, Cell, errors, whole_answer
+from came.verify.ranks import run_on_ranks
 from tests.distributed.probe import LinearProbe, OffloadedCell, assemble, local_masters, start, train
-from tests.distributed.ranks import run_on_ranks
 
 SAVED = {name: Cell(name, 2, "fp32", 1, steps=10) for name in OPTIMIZERS}
 HALF, WHOLE = 10, 20

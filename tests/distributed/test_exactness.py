@@ -3,8 +3,8 @@
 import pytest
 
 from came.verify.probe import OPTIMIZERS, UPDATE_BOUND, VARIANTS, WEIGHT_BOUND, Cell, errors, whole_answer
+from came.verify.ranks import run_on_ranks
 from tests.distributed.probe import OffloadedCell, assemble, local_masters, start, train
-from tests.distributed.ranks import run_on_ranks
 
 STAGES = [("fp32", 0), ("fp32", 1), ("fp32", 2), ("fp32", 3), ("bf16", 1), ("bf16", 2), ("bf16", 3)]
 SOME_STAGES = [("fp32", 1), ("bf16", 3)]

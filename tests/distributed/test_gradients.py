@@ -4,6 +4,7 @@ import pytest
 import torch
 from deepspeed.utils import safe_get_full_grad
 
+from came.verify.ranks import run_on_ranks
 from pretrain import distributed
 from pretrain.batch_plan import BatchPlan
 from pretrain.config.schema import BertConfig, CameConfig, ClmConfig, Config, Gpt2Config, MlmNspConfig, RunConfig, TrainConfig, ZeroConfig
@@ -11,7 +12,6 @@ from pretrain.engine import Engine
 from pretrain.model.build import Vocabulary, build_model
 from pretrain.model.objective import IGNORED, combine
 from pretrain.optim import build_optimizer
-from tests.distributed.ranks import run_on_ranks
 
 SIZES = dict(num_layers=2, hidden_size=24, num_heads=2, dropout=0.0)
 MODELS = {

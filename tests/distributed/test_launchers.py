@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from came.verify.ranks import run_on_ranks
 from pretrain import shared_data
 from pretrain.errors import UserError
 from pretrain.metrics import read_metrics
 from pretrain.shared_data import open_on_all_ranks
-from tests.distributed.ranks import run_on_ranks
 from tests.distributed.test_layout_invariance import write_corpus
 from tests.launchers import LAUNCHERS, REPOSITORY, start
 

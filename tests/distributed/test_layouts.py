@@ -9,9 +9,9 @@ import torch
 from came import CAME, LayoutError
 from came.memory import state_bytes
 from came.verify.probe import OPTIMIZERS, SHAPES, UPDATE_BOUND, WEIGHT_BOUND, Cell, draw_gradients, errors, pieces, whole_answer
+from came.verify.ranks import run_on_ranks
 from pretrain import distributed
 from tests.distributed.probe import LinearProbe, assemble, start, train
-from tests.distributed.ranks import run_on_ranks
 
 STAGES = (0, 1, 2, 3)
 

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from came.verify.probe import Cell, draw_gradients
+from came.verify.ranks import run_on_ranks
 from pretrain import distributed
 from tests.distributed.probe import LinearProbe, OffloadedCell, local_masters, start
-from tests.distributed.ranks import run_on_ranks
 
 CELLS = [Cell("came", stage, "fp32", 2) for stage in (0, 1, 2, 3)] + [Cell("came", stage, "bf16", 2) for stage in (1, 2, 3)]
 CELLS += [OffloadedCell("came", stage, precision, 2) for precision in ("fp32", "bf16") for stage in (1, 2, 3)]
