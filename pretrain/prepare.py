@@ -45,7 +45,7 @@ def _run(arguments: list[str]) -> int:
     folder = prepare(config, output=output)
     counts = [source["counts"] for source in prepared.whole_manifest(folder)["sources"].values()]
     tokens = [sum(count[split]["tokens"] for count in counts) for split in ("train", "valid")]
-    print(f"prepared in {folder}: {tokens[0]:,} training tokens, {tokens[1]:,} validation tokens")
+    print(f"prepared in {options.output or folder}: {tokens[0]:,} training tokens, {tokens[1]:,} validation tokens")
     return 0
 
 

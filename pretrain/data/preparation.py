@@ -57,9 +57,9 @@ class Preparation:
     def run(self) -> None:
         from pretrain.data import assemble
 
+        parts = {text.key: text.parts() for source in self._sources for text in source.texts()}
         self._take_the_part_folder()
         try:
-            parts = {text.key: text.parts() for source in self._sources for text in source.texts()}
             self._say_what_comes([part for several in parts.values() for part in several])
             self._make_tokenizer(parts)
             texts = self._tokenize(parts)
