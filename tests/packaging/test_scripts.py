@@ -115,11 +115,11 @@ def test_what_is_missing_is_said_in_one_line(call, checkout: Path, lack: str, me
 
 def test_the_tests_run_on_all_cores_and_soaks_only_when_asked(call):
     assert (
-        "ran: -m pytest --numprocesses 3 --maxprocesses 8 --dist loadfile tests/unit -k a or b\n"
+        "ran: -m pytest --numprocesses 3 --maxprocesses 8 --dist loadfile --no-loadscope-reorder tests/unit -k a or b\n"
         in call("test", "tests/unit", "-k", "a or b").stdout
     )
-    assert "--dist loadfile\n" in call("test").stdout
-    assert "--dist loadfile -m soak -x\n" in call("test", "--soak", "-x").stdout
+    assert "--dist loadfile --no-loadscope-reorder\n" in call("test").stdout
+    assert "--dist loadfile --no-loadscope-reorder -m soak -x\n" in call("test", "--soak", "-x").stdout
 
 
 def test_every_requirement_has_a_tested_version_within_its_range():
