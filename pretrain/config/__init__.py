@@ -1,1 +1,1 @@
-"""Settings: `schema.py` says what there is, `compose.py` turns files and overrides into one typed `Config`."""
+"""Settings: `schema/` says what there is, `compose.py` turns files and overrides into one typed `Config`."""

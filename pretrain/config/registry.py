@@ -1,4 +1,4 @@
-"""The dataclasses of `schema.py` by group: given to Hydra, which checks every YAML file against the one named in its defaults list."""
+"""The dataclasses of `schema/` by group: given to Hydra, which checks every YAML file against the one named in its defaults list."""
 
 import dataclasses
 from collections.abc import Iterator

@@ -1,0 +1,156 @@
+"""What is read: the corpus and its tokenizer."""
+
+import math
+import re
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from omegaconf import MISSING, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from pretrain.config.schema.checks import require, require_choice, require_positive
+from pretrain.errors import UserError
+
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+
+
+@dataclass
+class DataConfig:
+    """What is read and how it is cut."""
+
+    kind: str = MISSING
+    max_seq_length: int = 128
+    """Tokens per sequence, special tokens included."""
+    cache_dir: str = "~/.cache/pretrain"
+    """Prepared token files, keyed by content and settings; shared by all runs."""
+    validation_fraction: float = 0.02
+    """Share of the documents, chosen by their hash, that is held out when no validation text is given."""
+    min_document_characters: int = 1
+    """Shorter documents are left out, and counted."""
+    deduplicate: bool = False
+    """Keep the first of documents whose text is the same, and count the others."""
+
+    def __post_init__(self) -> None:
+        require(self.max_seq_length >= 8, "data.max_seq_length", self.max_seq_length, "8 or more")
+        require(0 < self.validation_fraction < 1, "data.validation_fraction", self.validation_fraction, "a number between 0 and 1")
+        require(self.min_document_characters >= 1, "data.min_document_characters", self.min_document_characters, "1 or more")
+
+
+@dataclass
+class StdlibDataConfig(DataConfig):
+    """The embedded corpus: the English text that every Python carries."""
+
+    kind: str = "stdlib"
+
+
+@dataclass
+class TextDataConfig(DataConfig):
+    """The user's own files, mixed freely: plain text and .jsonl, also packed as .bz2, .gz, .xz or .zst, and .parquet."""
+
+    kind: str = "text"
+    paths: list[str] = field(default_factory=list)
+    """Files, folders or glob patterns."""
+    valid_paths: list[str] = field(default_factory=list)
+    """Validation text; empty: cut from `paths` by document hash."""
+    text_field: str = "text"
+    """Where .jsonl and .parquet records hold their text."""
+
+
+@dataclass
+class HubDataConfig(DataConfig):
+    """A data set of the Hugging Face hub, or a folder in a data set's layout, read by `datasets`."""
+
+    kind: str = "hub"
+    name: str = ""
+    """As `datasets.load_dataset` takes it: wikimedia/wikipedia, or a folder."""
+    subset: str | None = None
+    """The data set's configuration, 20231101.en for example."""
+    split: str = "train"
+    valid_split: str | None = None
+    """Validation text; none: cut from `split` by document hash."""
+    revision: str | None = None
+    """Branch, tag or commit; give a commit to hold on to exactly this text."""
+    text_field: str = "text"
+    streaming: bool = True
+    """Read over the network as it comes; false: download the whole data set into the library's cache first."""
+
+
+@dataclass
+class SourceConfig:
+    """One source of a mixture: files (`paths`) or a data set of the hub (`name`)."""
+
+    weight: float = 1.0
+    """Samples drawn from it, relative to the other sources' weights."""
+    paths: list[str] = field(default_factory=list)
+    valid_paths: list[str] = field(default_factory=list)
+    name: str = ""
+    subset: str | None = None
+    split: str = "train"
+    valid_split: str | None = None
+    revision: str | None = None
+    text_field: str = "text"
+    streaming: bool = True
+
+
+@dataclass
+class MixtureDataConfig(DataConfig):
+    """Several sources, drawn from by weight; which one a sample comes from follows from its position alone."""
+
+    kind: str = "mixture"
+    mixture: dict[str, Any] = field(default_factory=dict)
+    """Name -> `SourceConfig`, for example data.mixture.books.paths=[books/] data.mixture.books.weight=1."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.mixture = {str(name): _source(str(name), values) for name, values in self.mixture.items()}
+
+
+@dataclass
+class PreparedDataConfig(DataConfig):
+    """A folder that `python -m pretrain.prepare` made, wherever it lies now; the corpus is not needed, and `tokenizer` has no effect."""
+
+    kind: str = "prepared"
+    path: str = ""
+    weights: dict[str, float] = field(default_factory=dict)
+    """Weights of a mixture's sources, by name; empty: those it was prepared with."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, weight in self.weights.items():
+            require(0 < weight < math.inf, f"data.weights.{name}", weight, "a number above 0")
+
+
+def _source(name: str, values: Any) -> SourceConfig:
+    key = f"data.mixture.{name}"
+    require(bool(_PLAIN_NAME.fullmatch(name)), "data.mixture", repr(name), "names of letters, digits, - and _")
+    try:
+        source = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(SourceConfig), values))
+    except (OmegaConfBaseException, ValueError, TypeError) as error:
+        known = ", ".join(part.name for part in fields(SourceConfig))
+        raise UserError(f"{key}: {str(error).partition(chr(10))[0]}; its settings are {known}") from error
+    require_positive(key, source, "weight")
+    if bool(source.paths) == bool(source.name):
+        raise UserError(f"{key} must have either paths (files) or name (a data set of the hub); give {key}.paths=[...] or {key}.name=...")
+    return source
+
+
+@dataclass
+class TokenizerConfig:
+    """Text to ids: trained on the corpus, or read from the files given."""
+
+    kind: str = "auto"
+    """auto follows the model: wordpiece for BERT, bpe (byte-level) for GPT-2."""
+    path: str | None = None
+    """A tokenizer's folder in Hugging Face format or its name on the hub (bert-large-uncased, gpt2); vocab.txt (wordpiece); vocab.json with
+    merges.txt beside it (bpe); none: train on the corpus."""
+    vocab_size: int | None = None
+    """Entries, special tokens included; none: the file's own, or when trained the published 30,522 and 50,257."""
+    lowercase: bool | None = None
+    """WordPiece only, as the uncased models; none: as the given tokenizer says, else true."""
+    training_megabytes: int = 1000
+    """Text that a tokenizer is trained on at most, taken from all over the corpus."""
+
+    def __post_init__(self) -> None:
+        require_choice("tokenizer.kind", self.kind, ("auto", "wordpiece", "bpe"))
+        require(self.vocab_size is None or self.vocab_size > 0, "tokenizer.vocab_size", self.vocab_size, "a number above 0")
+        require_positive("tokenizer", self, "training_megabytes")

@@ -1,0 +1,134 @@
+"""The run around it: its folder, its rhythm, ZeRO, the tracker, the processes."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from omegaconf import MISSING
+
+from pretrain.config.schema.checks import require, require_choice, require_not_negative, require_positive
+
+
+@dataclass
+class RunConfig:
+    """Where a run lives and how it begins."""
+
+    name: str = MISSING
+    """Folder of the run below `dir`."""
+    dir: str = "runs"
+    """Folder that holds the runs; relative to where the command is given."""
+    seed: int = 0
+    """Model initialisation, sample order, masks and dropout all follow from it."""
+    resume: str = "auto"
+    """auto: go on where the run folder stands, or begin; must: stop unless there is a checkpoint; never: stop if the folder holds a run."""
+    dry_run: bool = False
+    """Print the plan and exit; needs no data, network, GPU or weights."""
+    export: bool = True
+    """Write the finished model in Hugging Face format to `export/` in the run folder."""
+
+    def __post_init__(self) -> None:
+        require(
+            bool(self.name) and "/" not in self.name and self.name not in (".", ".."), "run.name", repr(self.name), "a plain folder name"
+        )
+        require_choice("run.resume", self.resume, ("auto", "must", "never"))
+        require(0 <= self.seed < 2**63, "run.seed", self.seed, "an integer from 0 to 2^63 - 1")
+
+
+@dataclass
+class TrainConfig:
+    """Batch, length, precision and rhythm of a run."""
+
+    global_batch_size: int = MISSING
+    """Samples per optimizer step over all ranks."""
+    micro_batch_size: int = MISSING
+    """Samples per forward/backward on one rank; the accumulation steps follow from it."""
+    num_steps: int = MISSING
+    """Optimizer updates of the whole run; a skipped step does not count."""
+    precision: str = "fp32"
+    """fp32, bf16, or fp16 (GPU only): dtype of weights and activations; master weights are fp32 always."""
+    grad_accum_dtype: str = "fp32"
+    """fp32, or `model` for the dtype of the weights (256 bf16 micro-steps then make the update some 36 % wrong)."""
+    grad_clip: float = 0.0
+    """Largest global gradient norm; 0 clips nothing."""
+    log_every_steps: int = 10
+    eval_every_steps: int = 1000
+    """0 evaluates at the end only."""
+    eval_samples: int = 2048
+    """Validation samples per evaluation, at most as many as the split holds."""
+    checkpoint_every_steps: int = 1000
+    """0 saves at the end only."""
+    max_skipped_steps: int = 10
+    """Non-finite steps in a row after which the run stops (fp16's own loss-scale search does not count)."""
+    profile_steps: list[int] = field(default_factory=list)
+    """[first, last] step of which rank 0 writes a torch-profiler trace to `profile/` in the run folder; empty: none."""
+
+    def __post_init__(self) -> None:
+        require_positive(
+            "train", self, "global_batch_size", "micro_batch_size", "num_steps", "log_every_steps", "eval_samples", "max_skipped_steps"
+        )
+        require_not_negative("train", self, "grad_clip", "eval_every_steps", "checkpoint_every_steps")
+        require_choice("train.precision", self.precision, ("fp32", "bf16", "fp16"))
+        require_choice("train.grad_accum_dtype", self.grad_accum_dtype, ("fp32", "model"))
+        if self.profile_steps:
+            window = len(self.profile_steps) == 2 and 1 <= self.profile_steps[0] <= self.profile_steps[1] <= self.num_steps
+            wanted = f"the first and the last step, as in [10,13], within 1 to train.num_steps={self.num_steps}"
+            require(window, "train.profile_steps", str(self.profile_steps).replace(" ", ""), wanted)
+
+
+@dataclass
+class ZeroConfig:
+    """DeepSpeed ZeRO (Rajbhandari et al., 2020)."""
+
+    stage: int = MISSING
+    """What is sharded: 0 nothing, 1 optimizer state, 2 gradients too, 3 weights too."""
+    offload: str = "none"
+    """none; cpu, at stages 1-3: fp32 masters and optimizer state live in the host's memory, and the update runs there."""
+    extra: dict[str, Any] = field(default_factory=dict)
+    """Further keys for DeepSpeed's `zero_optimization`, for example overlap_comm or reduce_bucket_size."""
+
+    def __post_init__(self) -> None:
+        require(self.stage in (0, 1, 2, 3), "zero.stage", self.stage, "0, 1, 2 or 3")
+        require_choice("zero.offload", self.offload, ("none", "cpu"))
+
+
+@dataclass
+class TrackerConfig:
+    """Where the curves go besides metrics.jsonl."""
+
+    kind: str = MISSING
+
+
+@dataclass
+class WandbConfig(TrackerConfig):
+    """Weights & Biases."""
+
+    kind: str = "wandb"
+    mode: str = "auto"
+    """auto: online where an API key is found, else offline (files in the run folder, to be synced later)."""
+    project: str = "pretrain"
+    entity: str | None = None
+
+    def __post_init__(self) -> None:
+        require_choice("tracker.mode", self.mode, ("auto", "online", "offline"))
+
+
+@dataclass
+class NoTrackerConfig(TrackerConfig):
+    """metrics.jsonl alone."""
+
+    kind: str = "none"
+
+
+@dataclass
+class LaunchConfig:
+    """Processes of the run."""
+
+    num_processes: int | None = None
+    """One per GPU; none: as many as there are GPUs or, on a CPU, two where there are two cores."""
+    timeout_seconds: int = 1800
+    """How long a collective waits for the other ranks."""
+    rendezvous_timeout_seconds: int = 300
+    """How long the ranks wait for each other at the start."""
+
+    def __post_init__(self) -> None:
+        require(self.num_processes is None or self.num_processes > 0, "launch.num_processes", self.num_processes, "a number above 0")
+        require_positive("launch", self, "timeout_seconds", "rendezvous_timeout_seconds")
