@@ -122,7 +122,8 @@ class PreparedDataConfig(DataConfig):
 
 def _source(name: str, values: Any) -> SourceConfig:
     key = f"data.mixture.{name}"
-    require(bool(_PLAIN_NAME.fullmatch(name)), "data.mixture", repr(name), "names of letters, digits, - and _")
+    plain = bool(_PLAIN_NAME.fullmatch(name)) and name != "tokenizer"  # which has a folder beside the sources'
+    require(plain, "data.mixture", repr(name), "names of letters, digits, - and _, other than tokenizer")
     try:
         source = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(SourceConfig), values))
     except (OmegaConfBaseException, ValueError, TypeError) as error:

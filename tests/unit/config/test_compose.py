@@ -184,6 +184,7 @@ def test_a_mixture_is_named_source_by_source():
         ("data.mixture.wiki.weight=much", r"data.mixture.wiki: Value 'much' of type 'str' could not be converted to Float"),
         ("data.mixture.wiki.paths=[a]", r"data.mixture.wiki must have either paths \(files\) or name \(a data set of the hub\)"),
         ("data.mixture.web.weight=1", r"data.mixture.web must have either paths"),
+        ("data.mixture.tokenizer.paths=[a]", r"data.mixture='tokenizer' is not valid; give names .* other than tokenizer"),
     ],
 )
 def test_a_mixture_that_makes_no_sense_is_one_line(override: str, message: str):
