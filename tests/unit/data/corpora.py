@@ -1,11 +1,12 @@
 """Small text, small configurations, and prepared corpora in which every token tells where it came from."""
 
+import json
 import random
 from pathlib import Path
 
 import numpy as np
 
-from pretrain.config.schema import BertConfig, Config, DataConfig, Gpt2Config, TokenizerConfig
+from pretrain.config.schema import BertConfig, Config, DataConfig, Gpt2Config, TextDataConfig, TokenizerConfig
 from pretrain.data.prepared import Prepared, PreparedSource, Split
 from pretrain.data.tokenizer import SpecialTokens
 
@@ -64,3 +65,20 @@ def synthetic(documents: list[list[int]], valid: list[list[int]] | None = None) 
 def random_documents(num_documents: int, seed: int, longest_sentence: int = 40) -> list[list[int]]:
     random_source = random.Random(seed)
     return [[random_source.randint(1, longest_sentence) for _ in range(random_source.randint(1, 15))] for _ in range(num_documents)]
+
+
+def text_config(tmp_path, family="bert", text=None, **data):
+    path = tmp_path / "corpus.txt"
+    if text is not None or not path.exists():
+        path.write_text(english(30) if text is None else text, encoding="utf-8")
+    vocab_size = data.pop("vocab_size", {"bert": 150, "gpt2": 300}[family])
+    settings = {"paths": [str(path)], "cache_dir": str(tmp_path / "cache"), "validation_fraction": 0.2} | data
+    return make_config(family, TextDataConfig(**settings), vocab_size=vocab_size)
+
+
+def entries(tmp_path):
+    return sorted(path.name for path in (tmp_path / "cache").iterdir() if not path.name.endswith(".lock"))
+
+
+def manifest_of(folder):
+    return json.loads((folder / "manifest.json").read_text())

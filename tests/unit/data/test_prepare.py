@@ -1,43 +1,27 @@
 import bz2
 import json
 import os
-import signal
 import subprocess
 import sys
-import textwrap
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from pretrain import durable
-from pretrain.config.schema import HubDataConfig, MixtureDataConfig, PreparedDataConfig, StdlibDataConfig, TextDataConfig
+from pretrain.config.schema import HubDataConfig, MixtureDataConfig, StdlibDataConfig
 from pretrain.data import preparation, segments, token_files
 from pretrain.data import prepare as prepare_module
 from pretrain.data.prepare import prepare
 from pretrain.data.prepared import describe, open_prepared
 from pretrain.data.tokenizer import load_tokenizer
-from pretrain.errors import Unfinished, UserError
+from pretrain.errors import UserError
 from pretrain.evaluate import unigram_log_probs
-from tests.unit.data.corpora import english, make_config
-
-
-def config(tmp_path, family="bert", text=None, **data):
-    path = tmp_path / "corpus.txt"
-    if text is not None or not path.exists():
-        path.write_text(english(30) if text is None else text, encoding="utf-8")
-    vocab_size = data.pop("vocab_size", {"bert": 150, "gpt2": 300}[family])
-    settings = {"paths": [str(path)], "cache_dir": str(tmp_path / "cache"), "validation_fraction": 0.2} | data
-    return make_config(family, TextDataConfig(**settings), vocab_size=vocab_size)
-
-
-def entries(tmp_path):
-    return sorted(path.name for path in (tmp_path / "cache").iterdir() if not path.name.endswith(".lock"))
+from tests.unit.data.corpora import english, entries, make_config, manifest_of, text_config
 
 
 def test_bert_sentences_come_back_from_the_files(tmp_path):
-    prepared = open_prepared(prepare(config(tmp_path), progress=False))
+    prepared = open_prepared(prepare(text_config(tmp_path), progress=False))
     tokenizer = load_tokenizer(prepared.tokenizer_dir)
     found = []
     for split in (prepared.sources[0].train, prepared.sources[0].valid):
@@ -54,7 +38,7 @@ def test_bert_sentences_come_back_from_the_files(tmp_path):
 
 def test_gpt2_text_comes_back_byte_for_byte(tmp_path):
     text = "  One line, \tand\nanother.  \n\nÜber <|endoftext|> 東京\n\n" + english(5).strip()
-    prepared = open_prepared(prepare(config(tmp_path, "gpt2", text), progress=False))
+    prepared = open_prepared(prepare(text_config(tmp_path, "gpt2", text), progress=False))
     tokenizer = load_tokenizer(prepared.tokenizer_dir)
     found = []
     for split in (prepared.sources[0].train, prepared.sources[0].valid):
@@ -66,7 +50,7 @@ def test_gpt2_text_comes_back_byte_for_byte(tmp_path):
 
 
 def test_manifest_and_unigram_counts_agree_with_the_files(tmp_path):
-    prepared = open_prepared(prepare(config(tmp_path), progress=False))
+    prepared = open_prepared(prepare(text_config(tmp_path), progress=False))
     (source,) = prepared.sources
     for name, split in (("train", source.train), ("valid", source.valid)):
         counts = prepared.manifest["sources"]["text"]["counts"][name]
@@ -85,30 +69,30 @@ def test_large_vocabularies_take_four_bytes():
 
 @pytest.mark.parametrize("segment_characters", [1 << 24, 500])
 def test_many_small_batches_and_segments_give_the_same_files(tmp_path, monkeypatch, segment_characters):
-    first = open_prepared(prepare(config(tmp_path), progress=False))
+    first = open_prepared(prepare(text_config(tmp_path), progress=False))
     monkeypatch.setattr(segments, "BATCH_CHARACTERS", 100)
     monkeypatch.setattr(segments, "SEGMENT_CHARACTERS", segment_characters)
-    second = open_prepared(prepare(config(tmp_path, cache_dir=str(tmp_path / "cache2")), progress=False))
+    second = open_prepared(prepare(text_config(tmp_path, cache_dir=str(tmp_path / "cache2")), progress=False))
     assert first.fingerprint == second.fingerprint
 
 
 def test_the_second_time_it_is_only_looked_up(tmp_path, monkeypatch):
-    folder = prepare(config(tmp_path), progress=False)
+    folder = prepare(text_config(tmp_path), progress=False)
     monkeypatch.setattr(prepare_module, "Preparation", None)
     start = time.monotonic()
-    assert prepare(config(tmp_path), progress=False) == folder
+    assert prepare(text_config(tmp_path), progress=False) == folder
     assert time.monotonic() - start < 1
-    longer = config(tmp_path)
+    longer = text_config(tmp_path)
     longer.data.max_seq_length = 512
     assert prepare(longer, progress=False) == folder
 
 
 def test_what_changes_the_result_changes_the_key(tmp_path):
     def folder(**settings):
-        return prepare(config(tmp_path, **settings), progress=False)
+        return prepare(text_config(tmp_path, **settings), progress=False)
 
     folders = [folder(), folder(vocab_size=151), folder(validation_fraction=0.3), folder(family="gpt2")]
-    uncased = config(tmp_path)
+    uncased = text_config(tmp_path)
     uncased.tokenizer.lowercase = False
     folders.append(prepare(uncased, progress=False))
     folders.append(folder(text=english(31)))
@@ -117,106 +101,47 @@ def test_what_changes_the_result_changes_the_key(tmp_path):
 
 def test_given_validation_text_is_used_whole_and_alone(tmp_path):
     (tmp_path / "valid.txt").write_text("The river window.\nThe garden stone.\n")
-    prepared = open_prepared(prepare(config(tmp_path, valid_paths=[str(tmp_path / "valid.txt")]), progress=False))
+    prepared = open_prepared(prepare(text_config(tmp_path, valid_paths=[str(tmp_path / "valid.txt")]), progress=False))
     assert prepared.manifest["sources"]["text"]["counts"]["valid"]["sentences"] == 2
     assert prepared.manifest["sources"]["text"]["counts"]["train"]["documents"] == 30
 
 
 def test_a_corpus_of_one_document_has_a_validation_tail(tmp_path):
-    prepared = open_prepared(prepare(config(tmp_path, text=english(1, sentences=(40, 40))), progress=False))
+    prepared = open_prepared(prepare(text_config(tmp_path, text=english(1, sentences=(40, 40))), progress=False))
     assert [prepared.manifest["sources"]["text"]["counts"][split]["sentences"] for split in ("train", "valid")] == [32, 8]
 
 
 @pytest.mark.parametrize("text", ["", "\n \n\n", "\ufeff"])
 def test_an_empty_corpus_is_refused_and_leaves_nothing(tmp_path, text):
     with pytest.raises(UserError, match="data.paths holds no text .*; give files with text"):
-        prepare(config(tmp_path, text=text), progress=False)
+        prepare(text_config(tmp_path, text=text), progress=False)
     assert entries(tmp_path) == []
 
 
 def test_empty_validation_text_is_refused(tmp_path):
     (tmp_path / "valid.txt").write_text("\n")
     with pytest.raises(UserError, match="data.valid_paths holds no text"):
-        prepare(config(tmp_path, valid_paths=[str(tmp_path / "valid.txt")]), progress=False)
+        prepare(text_config(tmp_path, valid_paths=[str(tmp_path / "valid.txt")]), progress=False)
     assert entries(tmp_path) == []
 
 
 def test_a_file_that_is_mostly_not_text_leaves_nothing(tmp_path):
     (tmp_path / "corpus.txt").write_bytes(b"caf\xe9\n" * 10 + b"plain\n")
     with pytest.raises(UserError, match="is not UTF-8 text: 10 of 11 lines"):
-        prepare(config(tmp_path), progress=False)
+        prepare(text_config(tmp_path), progress=False)
     assert entries(tmp_path) == []
 
 
 def test_a_cache_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"data.cache_dir=.*file/cache cannot be written \(.*\); give a folder that can"):
-        prepare(config(tmp_path, cache_dir=str(tmp_path / "file" / "cache")), progress=False)
+        prepare(text_config(tmp_path, cache_dir=str(tmp_path / "file" / "cache")), progress=False)
 
 
 def test_missing_text_is_found_before_the_cache_is_touched(tmp_path):
     with pytest.raises(UserError, match="does not exist"):
-        prepare(config(tmp_path, paths=[str(tmp_path / "missing.txt")]), progress=False)
+        prepare(text_config(tmp_path, paths=[str(tmp_path / "missing.txt")]), progress=False)
     assert not (tmp_path / "cache").exists()
-
-
-def test_a_damaged_folder_is_made_again(tmp_path):
-    folder = prepare(config(tmp_path), progress=False)
-    fingerprint = open_prepared(folder).fingerprint
-    os.truncate(folder / "text" / "train.tokens", 10)
-    with pytest.raises(UserError, match="text/train.tokens is missing or cut short"):
-        open_prepared(folder)
-    assert prepare(config(tmp_path), progress=False) == folder
-    assert open_prepared(folder).fingerprint == fingerprint
-
-
-def flip_a_bit(path):
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
-
-
-@pytest.mark.parametrize("name", ["text/train.tokens", "text/valid.document_starts", "text/unigram.npy", "tokenizer/tokenizer.json"])
-def test_a_flipped_bit_is_found_by_checksum_and_the_file_named(tmp_path, capsys, name):
-    made = prepare(config(tmp_path), progress=False)
-    fingerprint = open_prepared(made).fingerprint
-    moved = made.rename(tmp_path / "moved")
-    flip_a_bit(moved / name)
-    given = make_config("bert", PreparedDataConfig(path=str(moved)))
-    with pytest.raises(UserError, match=rf"moved is not a whole prepared corpus \({name} does not match its checksum\); delete the folder"):
-        prepare(given, progress=False)
-    moved.rename(made)
-    assert open_prepared(prepare(config(tmp_path))).fingerprint == fingerprint
-    assert f"{made} is not whole ({name} does not match its checksum); preparing it again" in capsys.readouterr().err
-
-
-def test_a_prepared_folder_is_used_wherever_it_lies_without_the_corpus(tmp_path):
-    made = prepare(config(tmp_path), progress=False)
-    fingerprint = open_prepared(made).fingerprint
-    moved = made.rename(tmp_path / "moved")
-    (tmp_path / "corpus.txt").unlink()
-    given = make_config("bert", PreparedDataConfig(path=str(moved)))
-    assert prepare(given, progress=False) == moved and open_prepared(moved).fingerprint == fingerprint
-    with pytest.raises(UserError, match="was prepared with a wordpiece tokenizer; model.family=gpt2 needs bpe"):
-        prepare(make_config("gpt2", PreparedDataConfig(path=str(moved))), progress=False)
-    with pytest.raises(UserError, match="data.path=.*nowhere is not a folder"):
-        prepare(make_config("bert", PreparedDataConfig(path=str(tmp_path / "nowhere"))), progress=False)
-
-
-def test_an_output_folder_is_made_once_and_never_overwritten(tmp_path):
-    output = tmp_path / "mine"
-    assert prepare(config(tmp_path), output=output, progress=False) == output == prepare(config(tmp_path), output=output, progress=False)
-    with pytest.raises(UserError, match="mine was prepared from another corpus or with other settings; give another folder"):
-        prepare(config(tmp_path, vocab_size=151), output=output, progress=False)
-    (tmp_path / "letters").mkdir()
-    (tmp_path / "letters" / "a.txt").write_text("Dear")
-    with pytest.raises(UserError, match="letters is not a whole prepared corpus .no readable manifest.json.; delete the folder"):
-        prepare(config(tmp_path), output=tmp_path / "letters", progress=False)
-    assert (tmp_path / "letters" / "a.txt").read_text() == "Dear"
-
-
-def manifest_of(folder):
-    return json.loads((folder / "manifest.json").read_text())
 
 
 def test_what_is_left_out_is_counted_and_the_counts_add_up(tmp_path):
@@ -232,7 +157,7 @@ def test_what_is_left_out_is_counted_and_the_counts_add_up(tmp_path):
     (shards / "3.txt.bz2").write_bytes(packed[: len(packed) * 2 // 3])
     (shards / "5.txt").write_bytes(english(20, seed=5).encode() + b"\nIt is caf\xe9.\n\xff.\n")
     (shards / "7.txt").write_text("")
-    made = prepare(config(tmp_path, paths=[str(shards)], min_document_characters=7, deduplicate=True), progress=False)
+    made = prepare(text_config(tmp_path, paths=[str(shards)], min_document_characters=7, deduplicate=True), progress=False)
     source = manifest_of(made)["sources"]["text"]
     reading, kept = source["reading"], sum(split["documents"] for split in source["counts"].values())
     assert reading["documents"] == kept + reading["too_short"] + reading["without_tokens"] + reading["duplicates"]
@@ -257,7 +182,7 @@ def test_sources_lie_apart_and_share_a_tokenizer(tmp_path):
     data = MixtureDataConfig(mixture=mixture, cache_dir=str(tmp_path / "cache"), validation_fraction=0.2)
     prepared = open_prepared(prepare(make_config("bert", data, vocab_size=150), progress=False))
     assert [(source.name, source.weight) for source in prepared.sources] == [("wiki", 3.0), ("books", 1.0)]
-    apart = open_prepared(prepare(config(tmp_path, paths=mixture["wiki"]["paths"]), progress=False))
+    apart = open_prepared(prepare(text_config(tmp_path, paths=mixture["wiki"]["paths"]), progress=False))
     counts = [manifest["sources"][name]["counts"] for manifest, name in ((prepared.manifest, "wiki"), (apart.manifest, "text"))]
     assert counts[0]["train"]["documents"] == counts[1]["train"]["documents"]
     data.mixture["wiki"].weight = 1.0  # weights are the run's, not the text's
@@ -267,7 +192,7 @@ def test_sources_lie_apart_and_share_a_tokenizer(tmp_path):
 def test_all_cores_give_the_same_files_as_one(tmp_path, monkeypatch):
     for number in range(6):
         (tmp_path / f"{number}.txt").write_text(english(20, seed=number))
-    alone = config(tmp_path, paths=[str(tmp_path / "*.txt")])
+    alone = text_config(tmp_path, paths=[str(tmp_path / "*.txt")])
     first = open_prepared(prepare(alone, progress=False))
     monkeypatch.setattr(preparation, "_SMALL_BYTES", 0)
     monkeypatch.setattr(preparation, "UNIT_BYTES", 1)
@@ -275,108 +200,11 @@ def test_all_cores_give_the_same_files_as_one(tmp_path, monkeypatch):
     assert open_prepared(prepare(alone, progress=False)).fingerprint == first.fingerprint
 
 
-PROCESS = """
-    import sys
-    from tests.unit.data.test_prepare import config
-    from pathlib import Path
-    from pretrain.data import prepare as module, segments
-    segments.BATCH_CHARACTERS, segments.SEGMENT_CHARACTERS = 100, 500
-    run = module.Preparation.run
-    def slow_run(preparation):
-        print("building", flush=True)
-        {before}
-        run(preparation)
-    module.Preparation.run = slow_run
-    print("folder", module.prepare(config(Path(sys.argv[1]))), flush=True)
-"""
-
-
-def start(tmp_path, before):
-    code = textwrap.dedent(PROCESS.format(before=before))
-    root = Path(__file__).parents[3]
-    environment = os.environ | {"PYTHONPATH": str(root)}
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], cwd=root, env=environment, text=True, **pipes)
-
-
-def test_two_processes_at_once_prepare_once_and_the_second_says_that_it_waits(tmp_path):
-    config(tmp_path)
-    go = tmp_path / "go"
-    first = start(tmp_path, f"import time; [time.sleep(0.01) for _ in iter(Path({str(go)!r}).exists, True)]")
-    assert first.stdout.readline().strip() == "building"
-    second = start(tmp_path, "pass")
-    assert "another process is preparing" in second.stderr.readline()
-    go.touch()
-    outputs = [process.communicate(timeout=60) for process in (first, second)]
-    assert [process.returncode for process in (first, second)] == [0, 0], outputs
-    assert "building" not in outputs[1][0]
-    assert len({output.split("folder ")[1] for output, _ in outputs}) == 1
-    assert len(entries(tmp_path)) == 1
-
-
-def kill_at(tmp_path, place):
-    """Run a preparation that stops at `place`, and kill it there."""
-    wait = "(print('reached', flush=True), time.sleep(60))"
-    code = {
-        "second segment": f"import time; flush = segments.durable.flush; "
-        f"segments.durable.flush = lambda path: flush(path) if '0001.tmp' not in path.name else {wait}",
-        "last flush": f"import time; segments.durable.flush_tree = lambda part: {wait} if part.name == 'result' else None",
-    }[place]
-    config(tmp_path)
-    process = start(tmp_path, code)
-    while (line := process.stdout.readline()) and line.strip() != "reached":
-        pass
-    assert line.strip() == "reached", process.communicate()
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-
-
-@pytest.mark.parametrize("place", ["second segment", "last flush"])
-def test_a_preparation_that_is_killed_goes_on_to_the_same_files(tmp_path, monkeypatch, capsys, place):
-    undisturbed = open_prepared(prepare(config(tmp_path, cache_dir=str(tmp_path / "undisturbed")), progress=False)).fingerprint
-    kill_at(tmp_path, place)
-    assert [name.endswith(".part") for name in entries(tmp_path)] == [True]
-    assert list((tmp_path / "cache").glob("*.part/units/*.npz"))
-
-    tokenized = []
-    tokenize = segments._UnitWriter._tokenize
-    monkeypatch.setattr(segments._UnitWriter, "_tokenize", lambda writer: (tokenized.extend(writer._batch), tokenize(writer)))
-    monkeypatch.setattr(preparation, "build_tokenizer", None)  # it was trained and kept
-    folder = prepare(config(tmp_path))
-    assert "going on with 1 source files" in capsys.readouterr().err
-    assert open_prepared(folder).fingerprint == undisturbed
-    assert (0 < len(tokenized) < 30) if place == "second segment" else tokenized == []
-    assert entries(tmp_path) == [folder.name]
-
-
-def test_a_torn_segment_is_made_again(tmp_path):
-    undisturbed = open_prepared(prepare(config(tmp_path, cache_dir=str(tmp_path / "undisturbed")), progress=False)).fingerprint
-    kill_at(tmp_path, "last flush")
-    (last, *_) = sorted((tmp_path / "cache").glob("*.part/units/*.npz"), reverse=True)
-    os.truncate(last, last.stat().st_size // 2)
-    (done,) = (tmp_path / "cache").glob("*.part/units/*.json")
-    done.unlink()
-    assert open_prepared(prepare(config(tmp_path), progress=False)).fingerprint == undisturbed
-
-
-def test_a_signal_that_stops_python_leaves_what_can_be_gone_on_with(tmp_path, monkeypatch):
-    def interrupted(part):
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patched:
-        patched.setattr(durable, "flush_tree", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            prepare(config(tmp_path), progress=False)
-    assert [name.endswith(".part") for name in entries(tmp_path)] == [True]
-    folder = prepare(config(tmp_path), progress=False)
-    assert entries(tmp_path) == [folder.name]
-
-
 def test_progress_is_plain_lines_away_from_a_terminal_and_silence_on_request(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("pretrain.data.progress._SECONDS_BETWEEN_LINES", 0.0)
-    prepare(config(tmp_path), progress=False)
+    prepare(text_config(tmp_path), progress=False)
     assert capsys.readouterr() == ("", "")
-    prepare(config(tmp_path, vocab_size=151), progress=True)
+    prepare(text_config(tmp_path, vocab_size=151), progress=True)
     shown = capsys.readouterr().err
     assert "preparing 1 source files" in shown and "tokenizing: " in shown and " left" in shown and "\r" not in shown
 
@@ -416,63 +244,6 @@ def test_a_data_set_s_splits_stay_apart(tmp_path):
     assert "number5of" in texts[0] and "number105of" not in texts[0] and "number105of" in texts[1]
 
 
-def test_an_unfinished_output_of_other_settings_is_not_gone_on_with(tmp_path, monkeypatch):
-    output = tmp_path / "mine"
-    with monkeypatch.context() as patched:
-        patched.setattr(durable, "flush_tree", lambda part: (_ for _ in ()).throw(KeyboardInterrupt) if part.name == "result" else None)
-        with pytest.raises(KeyboardInterrupt):
-            prepare(config(tmp_path), output=output, progress=False)
-    other = config(tmp_path, text=english(31), vocab_size=140)
-    made = open_prepared(prepare(other, output=output, progress=False))
-    assert made.vocab_size == 140 and made.fingerprint == open_prepared(prepare(other, progress=False)).fingerprint
-
-
-def test_a_folder_of_the_user_s_is_left_alone(tmp_path):
-    for name in ("proj", "us.part"):
-        (tmp_path / name / "tokenizer").mkdir(parents=True)
-        (tmp_path / name / "thesis.tex").write_text("Dear reader")
-    with pytest.raises(UserError, match="proj is not a whole prepared corpus"):
-        prepare(config(tmp_path), output=tmp_path / "proj", progress=False)
-    with pytest.raises(UserError, match="us.part is needed for the preparation and is not one of its own; move it away"):
-        prepare(config(tmp_path), output=tmp_path / "us", progress=False)
-    assert all((tmp_path / name / "thesis.tex").read_text() == "Dear reader" for name in ("proj", "us.part"))
-    (tmp_path / "empty").mkdir()
-    assert prepare(config(tmp_path), output=tmp_path / "empty", progress=False) == tmp_path / "empty"
-
-
-def test_a_folder_inside_the_corpus_is_refused(tmp_path):
-    (tmp_path / "texts").mkdir()
-    (tmp_path / "texts" / "a.txt").write_text(english(30))
-    inside = config(tmp_path, paths=[str(tmp_path / "texts")])
-    with pytest.raises(UserError, match="out lies inside .*texts, from which text is read; give another folder"):
-        prepare(inside, output=tmp_path / "texts" / "out", progress=False)
-
-
-@pytest.mark.parametrize("change", [{"token_dtype": "<u4"}, {"files": {}}, {"sources": None}, {"settings": []}])
-def test_a_manifest_that_was_changed_is_found(tmp_path, change):
-    made = prepare(config(tmp_path), progress=False).rename(tmp_path / "moved")
-    manifest = manifest_of(made)
-    (made / "manifest.json").write_text(json.dumps(manifest | change))
-    for text in ("null", "[]", "{}", json.dumps(manifest | change)):
-        (made / "manifest.json").write_text(text)
-        with pytest.raises(UserError, match="moved is not a whole prepared corpus"):
-            prepare(make_config("bert", PreparedDataConfig(path=str(made))), progress=False)
-
-
-def test_a_corpus_that_changes_while_it_is_prepared_is_not_published(tmp_path, monkeypatch):
-    settings = config(tmp_path)
-    assembled = preparation.Preparation._assemble
-
-    def change(self, sources):
-        (tmp_path / "corpus.txt").write_text(english(31))
-        return assembled(self, sources)
-
-    monkeypatch.setattr(preparation.Preparation, "_assemble", change)
-    with pytest.raises(UserError, match="the corpus was changed while it was prepared"):
-        prepare(settings, progress=False)
-    assert entries(tmp_path) == []
-
-
 def test_the_only_document_is_found_in_whatever_segment_it_lies(tmp_path, monkeypatch):
     monkeypatch.setattr(segments, "BATCH_CHARACTERS", 10)
     monkeypatch.setattr(segments, "SEGMENT_CHARACTERS", 10)
@@ -483,23 +254,3 @@ def test_the_only_document_is_found_in_whatever_segment_it_lies(tmp_path, monkey
     data = MixtureDataConfig(mixture=mixture, cache_dir=str(tmp_path / "cache"), deduplicate=True, validation_fraction=0.5)
     (_, second) = open_prepared(prepare(make_config("bert", data, vocab_size=60), progress=False)).sources
     assert len(second.train.tokens) > 0 and len(second.valid.tokens) > 0
-
-
-def test_a_read_error_keeps_what_is_done(tmp_path, monkeypatch):
-    (tmp_path / "a.txt").write_text(english(10))
-    (tmp_path / "b.txt").write_text(english(10, seed=1))
-    settings = config(tmp_path, paths=[str(tmp_path / "a.txt"), str(tmp_path / "b.txt")])
-    monkeypatch.setattr(preparation, "UNIT_BYTES", 1)
-    tokenize = segments.tokenize_unit
-
-    def failing(unit, stem, recipe, on_bytes):
-        if unit[0].name.endswith("b.txt"):
-            raise Unfinished("b.txt cannot be read (Input/output error); mend that, and the same command goes on")
-        tokenize(unit, stem, recipe, on_bytes)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(segments, "tokenize_unit", failing)
-        with pytest.raises(UserError, match="the same command goes on"):
-            prepare(settings, progress=False)
-    assert list((tmp_path / "cache").glob("*.part/units/000000.json"))
-    open_prepared(prepare(settings, progress=False))
