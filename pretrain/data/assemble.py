@@ -8,7 +8,7 @@ import numpy as np
 
 from pretrain.data.progress import Progress
 from pretrain.data.reading import ReadLog
-from pretrain.data.segments import Segment, logs_of, segments_of
+from pretrain.data.segments import Segment, column_of, logs_of, segments_of
 from pretrain.data.splitting import TRAIN, VALID, copies, held_out
 from pretrain.data.token_files import SplitWriter, token_dtype
 
@@ -24,7 +24,8 @@ class TokenizedText:
             yield from segments_of(stem)
 
     def digests(self) -> Iterator[np.ndarray]:
-        return (segment.digests for segment in self.segments())
+        for stem in self.stems:
+            yield from column_of(stem, "digests")
 
     def num_documents(self) -> int:
         return sum(len(digests) for digests in self.digests())
@@ -159,10 +160,10 @@ def _counted(text: TokenizedText, copy: np.ndarray) -> list[ReadLog]:
     start = first_log = 0
     for stem in text.stems:
         num_parts = len(logs_of(stem))
-        for segment in segments_of(stem):
-            here = segment.parts[copy[start : start + len(segment.parts)]]
+        for parts in column_of(stem, "parts"):
+            here = parts[copy[start : start + len(parts)]]
             for index, number in enumerate(np.bincount(here, minlength=num_parts)):
                 logs[first_log + index].duplicates += int(number)
-            start += len(segment.parts)
+            start += len(parts)
         first_log += num_parts
     return logs

@@ -99,6 +99,16 @@ def segments_of(stem: Path) -> Iterator[Segment]:
         yield _read(path)
 
 
+def column_of(stem: Path, name: str) -> Iterator[np.ndarray]:
+    """One array of each segment of a unit, in order; the others are not read."""
+    for number in count():
+        path = _segment_path(stem, number)
+        if not path.exists():
+            return
+        with np.load(path, allow_pickle=False) as arrays:
+            yield arrays[name]
+
+
 def _read(path: Path) -> Segment:
     with np.load(path, allow_pickle=False) as arrays:
         return Segment(**arrays)
