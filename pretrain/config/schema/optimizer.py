@@ -51,14 +51,12 @@ class CameConfig(OptimizerConfig):
 
 
 @dataclass
-class AdamWConfig(OptimizerConfig):
-    """AdamW (Loshchilov and Hutter, 2019)."""
+class TwoMomentsConfig(OptimizerConfig):
+    """What keeps two moments of every element."""
 
-    name: str = "adamw"
-    lr: float = 1e-4
     beta1: float = 0.9
     beta2: float = 0.999
-    eps: float = 1e-8
+    eps: float = MISSING
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -67,19 +65,21 @@ class AdamWConfig(OptimizerConfig):
 
 
 @dataclass
-class LambConfig(OptimizerConfig):
+class AdamWConfig(TwoMomentsConfig):
+    """AdamW (Loshchilov and Hutter, 2019)."""
+
+    name: str = "adamw"
+    lr: float = 1e-4
+    eps: float = 1e-8
+
+
+@dataclass
+class LambConfig(TwoMomentsConfig):
     """LAMB (You et al., ICLR 2020, Algorithm 2); biases and normalisation weights are left out of its layer-wise adaptation."""
 
     name: str = "lamb"
     lr: float = 1e-3
-    beta1: float = 0.9
-    beta2: float = 0.999
     eps: float = 1e-6
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require_fraction("optimizer", self, "beta1", "beta2")
-        require_positive("optimizer", self, "eps")
 
 
 @dataclass
