@@ -199,7 +199,8 @@ def _load_checkpoint(folder: Path) -> Loaded:
 
 def _prepared_text(run: "RunFolder", config: "Config") -> "Prepared":
     """The prepared corpus that a run was begun with, found by its fingerprint: the text itself may be gone."""
-    from pretrain.data.prepared import MANIFEST, Damaged, open_prepared
+    from pretrain.data.manifest import MANIFEST
+    from pretrain.data.prepared import Damaged, open_prepared
     from pretrain.metrics import last, read_metrics
 
     fingerprint = (last(read_metrics(run.metrics), "start") or {}).get("data_fingerprint", "")

@@ -7,15 +7,14 @@ import json
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pretrain import durable
 from pretrain.config.schema import Config
-from pretrain.data import prepared, tokenizer_files
 from pretrain.data.corpus import Source, Text
 from pretrain.data.hub import HubShard
+from pretrain.data.manifest import TOKENIZER_FOLDER, describe, make_manifest, write_manifest
 from pretrain.data.parts import Part
 from pretrain.data.progress import Progress
 from pretrain.data.reading import PACKED
@@ -24,7 +23,6 @@ from pretrain.errors import Unfinished, UserError
 
 if TYPE_CHECKING:
     from pretrain.data.assemble import AssembledSource, TokenizedSource, TokenizedText
-    from pretrain.data.reading import ReadLog
     from pretrain.data.segments import Recipe
 
 UNIT_BYTES = 1 << 23
@@ -52,7 +50,7 @@ class Preparation:
         self._unchanged = unchanged
         self._folder, self._part = folder, folder.with_name(folder.name + ".part")
         self._result, self._units = self._part / "result", self._part / "units"
-        self._tokenizer_folder = self._part / prepared.TOKENIZER_FOLDER
+        self._tokenizer_folder = self._part / TOKENIZER_FOLDER
 
     def run(self) -> None:
         from pretrain.data import assemble
@@ -159,7 +157,7 @@ class Preparation:
         from pretrain.data.splitting import TRAIN, VALID
 
         shutil.rmtree(self._result, ignore_errors=True)
-        shutil.copytree(self._tokenizer_folder, self._result / prepared.TOKENIZER_FOLDER)
+        shutil.copytree(self._tokenizer_folder, self._result / TOKENIZER_FOLDER)
         tokenizer = load_tokenizer(self._tokenizer_folder)
         left_out = self._copies(sources)
         assembled = []
@@ -199,32 +197,10 @@ class Preparation:
         checksums = {path.relative_to(self._result).as_posix(): digest for source in assembled for path, digest in source.checksums.items()}
         for source in assembled:
             np.save(self._result / source.name / "unigram.npy", source.writers["train"].unigram_counts)
-        for path in [*self._result.glob("*/unigram.npy"), *(self._result / prepared.TOKENIZER_FOLDER).iterdir()]:
+        for path in [*self._result.glob("*/unigram.npy"), *(self._result / TOKENIZER_FOLDER).iterdir()]:
             checksums[path.relative_to(self._result).as_posix()] = hashlib.sha256(path.read_bytes()).hexdigest()
-        tokenizer = load_tokenizer(self._result / prepared.TOKENIZER_FOLDER)
-        manifest = {
-            "format_version": prepared.FORMAT_VERSION,
-            "settings": self._settings,
-            "sources": {
-                source.name: {
-                    "weight": given.weight,
-                    "counts": {split: writer.counts for split, writer in source.writers.items()},
-                    "reading": _totals(source.logs),
-                    "troubles": _troubles(source.logs),
-                }
-                for source, given in zip(assembled, self._sources, strict=True)
-            },
-            "tokenizer_hash": checksums[f"{prepared.TOKENIZER_FOLDER}/tokenizer.json"],
-            "vocabulary_hash": tokenizer_files.vocabulary_hash(tokenizer),
-            "vocab_size": tokenizer.get_vocab_size(),
-            "special_tokens": asdict(special_tokens(tokenizer)),
-            "token_dtype": assembled[0].token_dtype,
-            "files": {
-                name: {"bytes": (self._result / name).stat().st_size, "sha256": digest} for name, digest in sorted(checksums.items())
-            },
-            "versions": _versions(),
-        }
-        prepared.write_manifest(self._result, manifest)
+        manifest = make_manifest(self._result, self._settings, self._sources, assembled, checksums)
+        write_manifest(self._result, manifest)
         durable.flush_tree(self._result)
         if not self._unchanged():
             raise UserError("the corpus was changed while it was prepared; prepare it again when it stands still")
@@ -233,7 +209,7 @@ class Preparation:
         self._result.rename(self._folder)
         durable.flush(self._folder.parent)
         shutil.rmtree(self._part, ignore_errors=True)
-        for line in prepared.describe(manifest):
+        for line in describe(manifest):
             self._say(line)
 
     def _say(self, text: str) -> None:
@@ -261,43 +237,6 @@ def _weight(part: Part) -> int:
     return part.size_bytes * (_PACKED_TIMES if part.name.endswith(PACKED) else 1)
 
 
-_READING = ("documents", "too_short", "without_tokens", "duplicates", "bad_unicode", "bad_records")
-
-
-def _totals(logs: Sequence[ReadLog]) -> dict[str, int]:
-    return {"files": len({log.name for log in logs})} | {name: sum(getattr(log, name) for log in logs) for name in _READING}
-
-
-def _troubles(logs: Sequence[ReadLog]) -> dict[str, dict[str, Any]]:
-    """The files with something to tell: empty, cut short, or not all of it text."""
-    found: dict[str, dict[str, Any]] = {}
-    documents: dict[str, int] = {}
-    for log in logs:
-        documents[log.name] = documents.get(log.name, 0) + log.documents
-        for name in ("bad_unicode", "bad_records", "cut_short"):
-            if value := getattr(log, name):
-                mine = found.setdefault(log.name, {})
-                mine[name] = value + mine.get(name, type(value)())
-    for name, number in documents.items():
-        if name in found or (number == 0 and not name.endswith(".py")):  # most modules of the standard library hold no prose
-            found.setdefault(name, {})["documents"] = number
-    return found
-
-
 def _no_text(text: Text, parts: Sequence[Part]) -> UserError:
     size = sum(part.size_bytes for part in parts)
     return UserError(f"{text.key} holds no text ({len(parts)} files, {size} bytes on disk); give files with text in them")
-
-
-def _versions() -> dict[str, str]:
-    import numpy
-    import tokenizers
-
-    from pretrain import __version__
-
-    return {
-        "pretrain": __version__,
-        "python": sys.version.split()[0],
-        "numpy": numpy.__version__,
-        "tokenizers": tokenizers.__version__,
-    }

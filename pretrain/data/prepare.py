@@ -19,6 +19,7 @@ from typing import Any
 from pretrain.config.schema import Config, DataConfig, MixtureDataConfig, PreparedDataConfig
 from pretrain.data import prepared, tokenizer_files
 from pretrain.data.corpus import Source, open_sources
+from pretrain.data.manifest import FORMAT_VERSION
 from pretrain.data.preparation import Preparation
 from pretrain.data.tokenizer import tokenizer_kind
 from pretrain.errors import UserError
@@ -122,7 +123,7 @@ def _settings(config: Config, kind: str, sources: Sequence[Source]) -> dict[str,
     """Everything that changes the result, and nothing else: the cache's key."""
     data = config.data
     settings: dict[str, Any] = {
-        "format_version": prepared.FORMAT_VERSION,
+        "format_version": FORMAT_VERSION,
         "sources": [[source.name, *(text.identity for text in source.texts())] for source in sources],
         "tokenizer_kind": kind,
         "tokenizer": tokenizer_files.identity(config.tokenizer, kind),

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pretrain.data.file_hashes import sha256_of
+from pretrain.data.manifest import FORMAT_VERSION, MANIFEST, TOKENIZER_FOLDER, checksum_of
 from pretrain.data.progress import Progress
 from pretrain.data.tokenizer import SpecialTokens
 from pretrain.errors import UserError
@@ -18,12 +18,7 @@ from pretrain.errors import UserError
 if TYPE_CHECKING:
     import numpy as np
 
-FORMAT_VERSION = 2
-MANIFEST = "manifest.json"
-TOKENIZER_FOLDER = "tokenizer"
-
 _THREADS = 8
-_MOST_TROUBLES = 10
 
 
 @dataclass(frozen=True)
@@ -134,47 +129,6 @@ def verify(folder: Path, progress: bool = False) -> int:
     return len(files)
 
 
-def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
-    """Write the manifest with a checksum of its own."""
-    text = json.dumps({**manifest, "checksum": _checksum(manifest)}, indent=2)
-    (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
-
-
-def describe(manifest: dict[str, Any]) -> Iterator[str]:
-    """What was read and what became of it, in lines for the user; the numbers add up."""
-    for name, source in manifest["sources"].items():
-        reading, counts = source["reading"], source["counts"]
-        left_out = [
-            f"{reading[key]:,} {words}"
-            for key, words in (("too_short", "too short"), ("duplicates", "copies of others"), ("without_tokens", "without a token"))
-            if reading[key]
-        ]
-        yield (
-            f"{name}: {reading['documents']:,} documents from {reading['files']:,} files: "
-            + ", ".join(
-                [f"{counts[split]['documents']:,} for {words}" for split, words in (("train", "training"), ("valid", "validation"))]
-            )
-            + "".join(f", {part}" for part in left_out)
-            + f"; {counts['train']['tokens']:,} training tokens"
-        )
-        troubles = source["troubles"]
-        for file, trouble in list(troubles.items())[:_MOST_TROUBLES]:
-            yield f"  {file}: {_trouble(trouble)}"
-        if len(troubles) > _MOST_TROUBLES:
-            yield f"  and {len(troubles) - _MOST_TROUBLES:,} files more, all in {MANIFEST}"
-
-
-def _trouble(trouble: dict[str, Any]) -> str:
-    said = []
-    if why := trouble.get("cut_short"):
-        said.append(f"cut short ({why}); the {trouble['documents']:,} documents before that are used")
-    if number := trouble.get("bad_unicode"):
-        said.append(f"{number:,} lines with bytes that are not UTF-8; they became U+FFFD")
-    if number := trouble.get("bad_records"):
-        said.append(f"{number:,} records without text")
-    return "; ".join(said) or "holds no text"
-
-
 def whole_manifest(folder: Path) -> dict[str, Any]:
     """The manifest, where it and all files that it names are there in their size. Raises Damaged."""
     try:
@@ -185,17 +139,13 @@ def whole_manifest(folder: Path) -> dict[str, Any]:
     if version != FORMAT_VERSION:
         raise Damaged(folder, f"format version {version}, this release reads {FORMAT_VERSION}")
     checksum = manifest.pop("checksum", None)
-    if checksum != _checksum(manifest):
+    if checksum != checksum_of(manifest):
         raise Damaged(folder, f"{MANIFEST} does not match its checksum")
     for name, file in manifest["files"].items():
         path = folder / name
         if not path.is_file() or path.stat().st_size != file["bytes"]:
             raise Damaged(folder, f"{name} is missing or cut short")
     return manifest
-
-
-def _checksum(manifest: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
 
 
 def _fingerprint(manifest: dict[str, Any]) -> str:

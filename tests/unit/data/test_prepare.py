@@ -12,8 +12,9 @@ import pytest
 from pretrain.config.schema import HubDataConfig, MixtureDataConfig, StdlibDataConfig
 from pretrain.data import preparation, segments, token_files
 from pretrain.data import prepare as prepare_module
+from pretrain.data.manifest import describe
 from pretrain.data.prepare import prepare
-from pretrain.data.prepared import describe, open_prepared
+from pretrain.data.prepared import open_prepared
 from pretrain.data.tokenizer import load_tokenizer
 from pretrain.errors import UserError
 from pretrain.evaluate import unigram_log_probs
