@@ -11,7 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from pretrain.data.parts import STRETCH_BYTES, Part, tidy
+from pretrain.data.parts import STRETCH_BYTES, Part, of_record
 from pretrain.data.reading import ReadLog
 from pretrain.errors import Unfinished, UserError
 
@@ -78,13 +78,10 @@ class HubShard:
             for row in rows.shard(num_shards=self.num_parts, index=self.index, **contiguous):
                 log.lines += 1
                 text = row[field]
-                if not isinstance(text, str):
-                    log.bad_records += 1
-                    continue
-                if told < self.size_bytes:
+                if told < self.size_bytes and text:
                     told += len(text)
                     log.on_bytes(len(text))
-                yield from tidy(text, log)
+                yield from of_record(text, log)
         log.on_bytes(max(0, self.size_bytes - told))
         log.check()
 

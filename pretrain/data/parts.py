@@ -101,13 +101,9 @@ class JsonlStretch(_Stretch):
             record = json.loads(line)
         except (ValueError, RecursionError):
             record = None
-        text = record.get(self.text_field) if isinstance(record, dict) else None
-        if isinstance(text, str) and not text.isspace() and text:
-            yield from tidy(text, log)
-            return
-        log.bad_records += 1
         if isinstance(record, dict) and self.text_field not in record:
             fields.update(record)
+        yield from of_record(record.get(self.text_field) if isinstance(record, dict) else None, log)
 
 
 @dataclass(frozen=True)
@@ -134,10 +130,7 @@ class ParquetRows:
                     for batch in file.iter_batches(batch_size=256, row_groups=[group], columns=[self.text_field], use_threads=False):
                         for encoded in batch.column(0).cast(pyarrow.large_binary()).to_pylist():
                             log.lines += 1
-                            if encoded and not encoded.isspace():
-                                yield from tidy(decode(encoded, log), log)
-                            else:
-                                log.bad_records += 1
+                            yield from of_record(decode(encoded, log) if encoded is not None else None, log)
                     log.on_bytes(self.size_bytes // (self.stop - self.start))
         except (pyarrow.ArrowException, OSError) as error:
             reason = str(error).partition("\n")[0]
@@ -191,6 +184,14 @@ def parts_of(path: Path, text_field: str) -> list[Part]:
 def format_of(path: Path) -> str:
     """The suffix that says how a file is to be read, in small letters, without the one that says how it is packed."""
     return (path.with_suffix("") if packing_of(path) else path).suffix.lower()
+
+
+def of_record(text: object, log: ReadLog) -> Iterator[str]:
+    """A record's text as documents; a record without one is counted."""
+    if isinstance(text, str) and text and not text.isspace():
+        yield from tidy(text, log)
+    else:
+        log.bad_records += 1
 
 
 def tidy(text: str, log: ReadLog) -> Iterator[str]:
