@@ -5,52 +5,124 @@ plain tensors, the same on each rank that has them. What was saved by any number
 """
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed.checkpoint as dcp
 from torch import Tensor
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.metadata import ChunkStorageMetadata, MetadataIndex, TensorProperties, TensorStorageMetadata
 from torch.distributed.checkpoint.planner import TensorWriteData, WriteItem, WriteItemType
 
 from came.layouts import LayoutError
 from came.optimizer import ShardedOptimizer
 from came.rules import Kind
+from came.safe_reading import SafeReader
 
 MASTER = "master"
 """Name under which a parameter's fp32 weights are kept, beside the names of its state."""
 
+State = dict[str, Tensor]
+"""`name/master` and `name/<state>`: what this rank holds of each parameter."""
+
 
 def save(optimizer: ShardedOptimizer, names: Mapping[Any, str], folder: Path) -> None:
     """Write masters and state into `folder`; a collective call. `names` gives each model parameter its name."""
-    dcp.save(state_dict(optimizer, names), checkpoint_id=folder)
+    write(state_dict(optimizer, names), folder)
+
+
+def write(state: State, folder: Path, group: Any = None) -> None:
+    """Write what `state_dict` or `stage` returned; a collective call over `group` (None: all ranks), whose backend must reach the CPU.
+
+    Raises OSError on every rank where one could not write.
+    """
+    try:
+        with _plain_errors():
+            dcp.save(state, storage_writer=dcp.FileSystemWriter(folder), process_group=group)
+    except RuntimeError as error:
+        if "inline_container" in str(error):  # how torch's own writer says that a file took less than it was given
+            raise OSError(str(error).partition("\n")[0]) from error
+        raise
 
 
 def load(optimizer: ShardedOptimizer, names: Mapping[Any, str], folder: Path) -> None:
     """Restore masters and state in place; a collective call. The model's own weights have to be brought into line afterwards
-    (`Layout.push_masters`)."""
-    dcp.load(state_dict(optimizer, names), checkpoint_id=folder)
+    (`Layout.push_masters`). Nothing in the folder is executed; raises UnsafeCheckpoint where it asks for it."""
+    _read(state_dict(optimizer, names), folder)
+
+
+def load_weights(optimizer: ShardedOptimizer, names: Mapping[Any, str], folder: Path) -> None:
+    """Restore the masters alone, likewise: a new run that begins with the weights of another."""
+    _read({key: value for key, value in state_dict(optimizer, names).items() if _is_master(key)}, folder)
 
 
 def load_masters(folder: Path) -> dict[str, Tensor]:
     """Every parameter's whole fp32 weights, flat (numel,), in this process alone."""
-    metadata = dcp.FileSystemReader(folder).read_metadata().state_dict_metadata
-    masters = {
-        key: torch.empty(entry.size)
-        for key, entry in metadata.items()
-        if key.endswith(f"/{MASTER}") and isinstance(entry, TensorStorageMetadata)
-    }
+    return {key.removesuffix(f"/{MASTER}"): value for key, value in load_whole(folder, only_masters=True).items()}
+
+
+def load_whole(folder: Path, only_masters: bool = False) -> State:
+    """Masters and, unless `only_masters`, the optimizer's state of all ranks, in this process alone: masters and elementwise
+    state flat (numel,), factors (matrices, rows) and (matrices, cols), steps ()."""
+    state = {key: torch.empty(size, dtype=dtype) for key, (size, dtype) in sizes(folder).items() if _is_master(key) or not only_masters}
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="torch.distributed is disabled", category=UserWarning)  # as asked for
-        dcp.load(masters, checkpoint_id=folder, no_dist=True)
-    return {key.removesuffix(f"/{MASTER}"): value for key, value in masters.items()}
+        _read(state, folder, no_dist=True)
+    return state
 
 
-def state_dict(optimizer: ShardedOptimizer, names: Mapping[Any, str]) -> dict[str, Tensor]:
-    """`name/master` and `name/<state>` for what this rank holds, as views: loading into them restores the optimizer."""
-    found: dict[str, Tensor] = {}
+def sizes(folder: Path) -> dict[str, tuple[torch.Size, torch.dtype]]:
+    """Shape and dtype of everything in a checkpoint, from its metadata."""
+    entries = SafeReader(folder).read_metadata().state_dict_metadata
+    return {key: (entry.size, entry.properties.dtype) for key, entry in entries.items() if isinstance(entry, TensorStorageMetadata)}
+
+
+def stage(state: State, buffers: State) -> State:
+    """A copy of `state` in the host's memory, which a thread may write while training goes on.
+
+    `buffers` is what an earlier call returned, or empty: its memory is used again. Waits for the device.
+    """
+    on_gpu = any(value.is_cuda for value in state.values())
+    copied = {key: _copied(value, buffers.get(key), on_gpu) for key, value in state.items()}
+    if on_gpu:
+        torch.cuda.synchronize()
+    return copied
+
+
+def _copied(value: Tensor, buffer: Tensor | None, pinned: bool) -> Tensor:
+    if isinstance(value, IntervalTensor):
+        local = _copied(value.local, buffer.local if isinstance(buffer, IntervalTensor) else None, pinned)
+        return IntervalTensor(local, value.start, value.numel())
+    if buffer is None:
+        buffer = torch.empty(value.shape, dtype=value.dtype, pin_memory=pinned)
+    return buffer.copy_(value.detach(), non_blocking=True)
+
+
+def _is_master(key: str) -> bool:
+    return key.endswith(f"/{MASTER}")
+
+
+def _read(state: State, folder: Path, no_dist: bool = False) -> None:
+    with _plain_errors():
+        dcp.load(state, storage_reader=SafeReader(folder), no_dist=no_dist)
+
+
+@contextmanager
+def _plain_errors() -> Iterator[None]:
+    """The error itself, where torch.distributed.checkpoint wraps those of all ranks in what is not even an `Exception`."""
+    try:
+        yield
+    except CheckpointException as wrapped:
+        _, (error, _) = min(wrapped.failures.items())
+        raise error from wrapped if isinstance(error, Exception) else RuntimeError(str(wrapped))
+
+
+def state_dict(optimizer: ShardedOptimizer, names: Mapping[Any, str]) -> State:
+    """What this rank holds, as views: loading into them restores the optimizer."""
+    found: State = {}
     for place in optimizer.places():
         if not place.handed.is_contiguous():
             raise LayoutError(f"a parameter of shape {tuple(place.handed.shape)} is not contiguous; checkpoints need it to be")

@@ -13,6 +13,8 @@ from pretrain.errors import ElsewhereError, UserError
 
 T = TypeVar("T")
 
+_timeout = timedelta(minutes=30)
+
 
 def meet(timeout_seconds: int) -> Any:
     """The store at MASTER_ADDR and MASTER_PORT, once all WORLD_SIZE ranks are there. Raises UserError where they do not come."""
@@ -31,13 +33,14 @@ def meet(timeout_seconds: int) -> Any:
 
 def init(timeout_seconds: int, store: Any = None, rendezvous_timeout_seconds: int = 300) -> None:
     """Join the process group of the ranks that meet at `store` or, without it, at MASTER_ADDR; alone, make a group of one."""
+    global _timeout
     if dist.is_initialized():
         return
     backend = "gloo"
     if torch.cuda.is_available():
         backend = "nccl"
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-    timeout = timedelta(seconds=timeout_seconds)
+    _timeout = timeout = timedelta(seconds=timeout_seconds)
     if "RANK" in os.environ:
         store = dist.PrefixStore("group", store or meet(rendezvous_timeout_seconds))
         rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
@@ -84,37 +87,65 @@ def max_over_ranks(values: dict[str, float]) -> dict[str, float]:
     return _reduce(values, dist.ReduceOp.MAX)
 
 
-def gather_objects(value: Any) -> list[Any]:
+def cpu_group() -> Any:
+    """A further group of all ranks, whose collectives run on the CPU: for a thread of its own, and for what must not wait for the GPU.
+    A collective call."""
+    return dist.new_group(backend="gloo", timeout=_timeout) if world_size() > 1 else None
+
+
+def any_over_ranks(flags: list[bool], group: Any) -> list[bool]:
+    """Whether each flag is up on any rank of a CPU group."""
+    if world_size() == 1:
+        return flags
+    raised = torch.tensor(flags, dtype=torch.uint8)
+    dist.all_reduce(raised, dist.ReduceOp.MAX, group=group)
+    return [bool(flag) for flag in raised]
+
+
+def gather_objects(value: Any, group: Any = None) -> list[Any]:
     """What every rank gave, in the order of the ranks, on every rank."""
     gathered: list[Any] = [None] * world_size()
     if world_size() == 1:
         return [value]
-    dist.all_gather_object(gathered, value)
+    dist.all_gather_object(gathered, value, group=group)
     return gathered
 
 
-def broadcast_object(value: Any) -> Any:
+def broadcast_object(value: Any, group: Any = None) -> Any:
     """What rank 0 gave, on every rank."""
     holder = [value]
     if world_size() > 1:
-        dist.broadcast_object_list(holder, src=0)
+        dist.broadcast_object_list(holder, src=0, group=group)
     return holder[0]
 
 
-def on_main(function: Callable[[], T]) -> T:
+def on_main(function: Callable[[], T], group: Any = None) -> T:
     """Call `function` on rank 0 and return its result on every rank; what it raises is raised on every rank."""
     result, failure = None, None
     if is_main():
         try:
             result = function()
         except Exception as error:
-            failure = error if isinstance(error, UserError) else ElsewhereError(f"on rank 0: {error!r}")
-            broadcast_object((None, failure))
+            failure = error if isinstance(error, UserError | OSError) else ElsewhereError(f"on rank 0: {error!r}")
+            broadcast_object((None, failure), group)
             raise
-    result, failure = broadcast_object((result, failure))
+    result, failure = broadcast_object((result, failure), group)
     if failure is not None:
         raise failure
     return result
+
+
+def on_all(function: Callable[[], T], group: Any = None) -> T:
+    """Call `function` on every rank; where it raises an OSError or a UserError on some, the first rank's is raised on all."""
+    result, failure = None, None
+    try:
+        result = function()
+    except (OSError, UserError) as error:
+        failure = error
+    failures = [found for found in gather_objects(failure, group) if found is not None]
+    if failures:
+        raise failures[0]
+    return result  # type: ignore[return-value]
 
 
 def _reduce(values: dict[str, float], op: Any) -> dict[str, float]:

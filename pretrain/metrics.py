@@ -1,36 +1,75 @@
 """metrics.jsonl: what happened in a run, one JSON object per line, appended and never rewritten.
 
-Each line has a `kind`: start, train, eval, checkpoint, skip, resume or end. A `resume` line at step k supersedes every earlier line
-with a greater step; `read_metrics` applies that, and every reader goes through it.
+Each line has a `kind`: start, train, eval, checkpoint, skip, resume or end. A `resume` line supersedes every earlier line of a later
+point of the run, by its `samples` (or, where it has none, its `step`); `read_metrics` applies that, and every reader goes through it.
 """
 
 import json
+import logging
 import math
+import os
 from pathlib import Path
 from typing import Any
+
+logger = logging.getLogger("pretrain")
 
 Line = dict[str, Any]
 
 
 class MetricsWriter:
-    """Appends lines; each is in the file when `write` returns."""
+    """Appends lines; each is in the file when `write` returns, or, where the disk is full or the file gone, as soon as it can be.
+
+    Lines that could not be written wait in memory, in their order, for the next one.
+    """
 
     def __init__(self, path: Path) -> None:
-        torn = path.exists() and path.stat().st_size > 0 and not path.read_bytes().endswith(b"\n")
-        self._file = path.open("a", encoding="utf-8")
-        if torn:  # the process that wrote last was killed in the middle of a line: readers drop it
-            self._file.write("\n")
-            self._file.flush()
+        self._path = path
+        self._file = _open(path)
+        # The process that wrote last may have been killed in the middle of a line: readers drop it.
+        self._waiting = b"\n" if _is_torn(path) else b""
+        self._trouble: str | None = None
 
     def write(self, kind: str, **values: Any) -> Line:
         """Append one line and return it; numbers that are not finite become null, which JSON has instead."""
         line = {"kind": kind, **{name: _plain(value) for name, value in values.items()}}
-        self._file.write(json.dumps(line) + "\n")
-        self._file.flush()
+        self._waiting += json.dumps(line).encode() + b"\n"
+        self._try_to_write()
         return line
 
     def close(self) -> None:
-        self._file.close()
+        """Raises OSError where lines are still waiting."""
+        self._try_to_write()
+        os.close(self._file)
+        if self._waiting:
+            raise OSError(f"{self._path} could not be written ({self._trouble}): its last {self._waiting.count(10)} lines are lost")
+
+    def _try_to_write(self) -> None:
+        try:
+            if not self._path.exists():  # removed, perhaps with its folder
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+                os.close(self._file)
+                self._file = _open(self._path)
+            while self._waiting:
+                self._waiting = self._waiting[os.write(self._file, self._waiting) :]
+        except OSError as error:
+            if self._trouble is None:
+                logger.warning("warning: %s cannot be written (%s); its lines wait in memory", self._path, error.strerror)
+            self._trouble = error.strerror
+        else:
+            if self._trouble is not None:
+                logger.warning("%s can be written again; no line is missing", self._path)
+            self._trouble = None
+
+
+def _open(path: Path) -> int:
+    return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+
+
+def _is_torn(path: Path) -> bool:
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - 1))
+        return size > 0 and file.read() != b"\n"
 
 
 def read_metrics(path: Path) -> list[Line]:
@@ -38,13 +77,14 @@ def read_metrics(path: Path) -> list[Line]:
     lines: list[Line] = []
     if not path.exists():
         return lines
-    for text in path.read_text(encoding="utf-8").splitlines():
+    for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             line = json.loads(text)
         except json.JSONDecodeError:
             continue
         if line["kind"] == "resume":
-            lines = [earlier for earlier in lines if earlier.get("step", 0) <= line["step"]]
+            by = "samples" if "samples" in line else "step"
+            lines = [earlier for earlier in lines if earlier.get(by, 0) <= line[by]]
         lines.append(line)
     return lines
 

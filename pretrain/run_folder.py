@@ -1,11 +1,13 @@
 """A run's folder: what lies where, and whether a command begins, continues or repeats the run in it."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from pretrain.config.consistency import differences, mathematical_settings
+from pretrain.checkpoint.folder import CheckpointFolder
+from pretrain.config.consistency import differences, mathematical_settings, other_settings
 from pretrain.config.schema import Config
 from pretrain.config.serialise import from_yaml, to_yaml
 from pretrain.errors import UserError
@@ -16,12 +18,14 @@ from pretrain.metrics import last, read_metrics
 class Beginning:
     """Where a command finds its run."""
 
-    checkpoint: Path | None
-    """The newest checkpoint, to go on from; None: from step 0."""
-    begun: bool
+    candidates: tuple[Path, ...] = ()
+    """The checkpoints to go on from, best first; none: from step 0."""
+    begun: bool = False
     """The run's metrics have a beginning, with or without a checkpoint."""
-    finished: bool
+    finished: bool = False
     """The run has already reached its end."""
+    changed: tuple[str, ...] = ()
+    """Settings that differ from those of the last time and change no number, as `zero.stage: 2 -> 3`."""
 
 
 @dataclass(frozen=True)
@@ -55,23 +59,29 @@ class RunFolder:
         return self.path / "logs"
 
     @property
+    def wandb_id(self) -> Path:
+        return self.path / "wandb_id"
+
+    @property
     def profile(self) -> Path:
         return self.path / "profile"
 
+    @property
+    def checkpoint_folder(self) -> CheckpointFolder:
+        return CheckpointFolder(self.checkpoints)
+
     def checkpoint(self, step: int) -> Path:
-        return self.checkpoints / f"step_{step:08d}"
+        return self.checkpoint_folder.of_step(step)
 
     def latest_checkpoint(self) -> Path | None:
-        """What `latest` names, or None before the first checkpoint. Raises UserError where that is not there."""
-        latest = self.checkpoints / "latest"
-        if not latest.exists():
-            return None
-        named = self.checkpoints / (latest.read_text(errors="replace").strip() or "nothing")
-        if not (named / ".metadata").exists():
-            whole = sorted(path.parent.name for path in self.checkpoints.glob("step_*/.metadata") if path.parent.suffix != ".tmp")
-            mend = f"write {whole[-1]} into {latest}" if whole else f"delete {self.path} to begin again"
-            raise UserError(f"{latest} names {named.name}, which is not a whole checkpoint; {mend}")
-        return named
+        """The newest checkpoint that is whole by its manifest and its files' sizes; None where there is none."""
+        from pretrain.checkpoint import manifest
+
+        for path in self.checkpoint_folder.candidates():
+            with suppress(manifest.Damaged):
+                manifest.read(path)
+                return path
+        return None
 
     def inspect(self, config: Config, data_fingerprint: str | None = None) -> Beginning:
         """What `config` finds here; changes nothing. The data are compared where their fingerprint is given.
@@ -83,18 +93,25 @@ class RunFolder:
                 raise UserError(f"run.resume=must, but {self.path} holds no run; give the run's own run.name, or leave run.resume out")
             if self.metrics.exists() or self.checkpoints.exists():
                 raise UserError(f"{self.path} holds a run without its config.yaml; give another run.name, or put the file back")
-            return Beginning(None, False, False)
+            return Beginning()
         if config.run.resume == "never":
             raise UserError(f"run.resume=never, but {self.path} already holds a run; give another run.name, or delete the folder")
-        checkpoint, lines = self.latest_checkpoint(), read_metrics(self.metrics)
-        if config.run.resume == "must" and checkpoint is None:
-            raise UserError(f"run.resume=must, but the run in {self.path} has no checkpoint yet; leave run.resume out to begin again")
+        candidates, lines = self.checkpoint_folder.candidates(), read_metrics(self.metrics)
+        if config.run.resume == "must" and self.checkpoint_folder.latest() not in candidates:
+            lacks = f"has no checkpoint that {self.checkpoints / 'latest'} names" if candidates else "has no checkpoint yet"
+            raise UserError(f"run.resume=must, but the run in {self.path} {lacks}; leave run.resume out to go on from what there is")
         start, end = last(lines, "start"), last(lines, "end")
         old_fingerprint = start["data_fingerprint"] if start else None
+        old = from_yaml(self.config.read_text(encoding="utf-8", errors="replace"))
         self._refuse_another_run(
-            config, data_differ=None not in (data_fingerprint, old_fingerprint) and data_fingerprint != old_fingerprint
+            old, config, data_differ=None not in (data_fingerprint, old_fingerprint) and data_fingerprint != old_fingerprint
         )
-        return Beginning(checkpoint, start is not None, end is not None and not end.get("diverged"))
+        return Beginning(
+            candidates=tuple(candidates),
+            begun=start is not None,
+            finished=end is not None and not end.get("diverged"),
+            changed=tuple(differences(other_settings(old), other_settings(config))),
+        )
 
     def claim(self, config: Config) -> None:
         """Make the folder this run's: nothing is written before everything that could refuse the run has been tried."""
@@ -113,8 +130,7 @@ class RunFolder:
             raise UserError(f"the run in {self.path} is being trained by another process; wait for it, or give another run.name") from held
         return lock
 
-    def _refuse_another_run(self, config: Config, data_differ: bool) -> None:
-        old = from_yaml(self.config.read_text(encoding="utf-8", errors="replace"))
+    def _refuse_another_run(self, old: Config, config: Config, data_differ: bool) -> None:
         changed = differences(mathematical_settings(old), mathematical_settings(config))
         if data_differ:
             changed.append("the prepared data")

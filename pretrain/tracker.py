@@ -51,7 +51,7 @@ class WandbTracker:
             "project": tracker.project,
             "entity": tracker.entity,
             "name": config.run.name,
-            "id": _run_id(folder.path),
+            "id": _run_id(folder.wandb_id),
             "dir": str(folder.path.absolute()),
             "mode": tracker.mode,
             "config": asdict(config) | facts,
@@ -107,9 +107,8 @@ def make_tracker(config: Config, folder: RunFolder, facts: dict[str, Any]) -> Tr
         return NoTracker()
 
 
-def _run_id(folder: Path) -> str:
+def _run_id(path: Path) -> str:
     """One id for the life of a run folder, so that a resumed run stays one run."""
-    path = folder / "wandb_id"
     if not path.exists():
         path.write_text(secrets.token_hex(4))
     return path.read_text().strip()

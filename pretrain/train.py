@@ -2,23 +2,29 @@
 
 import hashlib
 import sys
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from pretrain import checkpoint, distributed, rank_log
+from pretrain import distributed, durable, rank_log, stopping
 from pretrain.batch_plan import BatchPlan
-from pretrain.checkpoint import Progress
+from pretrain.checkpoint import manifest, restoring
+from pretrain.checkpoint.progress import Progress
+from pretrain.checkpoint.saving import Saver
 from pretrain.config.schema import Config
 from pretrain.data.batches import make_batches
 from pretrain.data.loader import windows
 from pretrain.data.mixture import Mixture, mixture_of
 from pretrain.data.prepared import Prepared
 from pretrain.engine import Engine, StepResult
+from pretrain.errors import UserError
 from pretrain.evaluate import evaluate, unigram_loss
-from pretrain.exit_codes import DIVERGED, DONE
+from pretrain.exit_codes import DIVERGED, DONE, FAULT, STOPPED_ON_REQUEST
 from pretrain.export import export
 from pretrain.memory import memory_bytes
 from pretrain.model.build import build_model, vocabulary_of
@@ -41,17 +47,24 @@ def train(config: Config, prepared_folder: Path) -> int:
     mixture = mixture_of(prepared, config.data)
     fingerprint = prepared.fingerprint + mixture.signature
     beginning = distributed.on_main(lambda: folder.inspect(config, fingerprint))
-    code = Trainer(config, prepared, mixture, folder).run(beginning, fingerprint)
+    code = Trainer(config, prepared, mixture, folder, beginning, fingerprint).run()
     if code == DONE and distributed.is_main():
         print(summarise(folder))
     return code
 
 
+_RETRY_SECONDS = 60.0
+"""After a save that failed, until the next try."""
+
+
 class Trainer:
     """One run on this rank: everything it needs, set up in `__init__`, and the loop."""
 
-    def __init__(self, config: Config, prepared: Prepared, mixture: Mixture, folder: RunFolder) -> None:
+    def __init__(
+        self, config: Config, prepared: Prepared, mixture: Mixture, folder: RunFolder, beginning: Beginning, data_fingerprint: str
+    ) -> None:
         self.config, self.prepared, self.folder = config, prepared, folder
+        self.beginning, self.data_fingerprint = beginning, data_fingerprint
         self.batch = BatchPlan.make(config.train.global_batch_size, config.train.micro_batch_size, distributed.world_size())
         data = config.objective, config.data.max_seq_length, config.run.seed, mixture
         self.training = make_batches(prepared, "train", *data)
@@ -69,16 +82,37 @@ class Trainer:
         distributed.on_main(self._claim_folder)
         rank_log.open_log(folder.logs, self.batch.world_size)
         self.recorder = Recorder(config, folder, self.plan)
+        self.saver = Saver(folder.checkpoint_folder, config.checkpoint, self._about(), self._prepare_folder)
+        self._control = distributed.cpu_group() if torch.cuda.is_available() else None
+        self._retry_at: float | None = None
         self.stopwatch = Stopwatch(self.recorder.earlier_seconds)
         profiled = config.train.profile_steps if distributed.is_main() else []
         self.profiler = StepProfiler(profiled, folder.profile, distributed.rank(), self.recorder.say)
         self._layout_told = False
         self._epochs: dict[str, int] = {}
 
-    def run(self, beginning: Beginning, data_fingerprint: str) -> int:
-        """Train to the end of the schedule; returns the exit code."""
+    def run(self) -> int:
+        """Train to the end of the schedule, export the model; returns the exit code."""
+        self._begin()
+        with stopping.held():
+            code = self._train()
+            if code == DONE and self._is_asked_to_stop():
+                code = self._stop_on_request()
+            if code != DONE:
+                self.recorder.close()
+                stopping.over()
+                return code
+        if self.config.run.export:
+            final = self.folder.checkpoint(self.progress.step)
+            distributed.on_main(lambda: export(self.config, self.prepared, final, self.folder.export))
+        self._record("end")
+        stopping.over()
+        self.recorder.close()
+        return DONE
+
+    def _train(self) -> int:
+        """From where the run stands to the end of the schedule, or to where it has to stop."""
         config, progress = self.config.train, self.progress
-        self._begin(beginning, data_fingerprint)
         stream = windows(
             self.training,
             progress.position(config.global_batch_size),
@@ -90,6 +124,8 @@ class Trainer:
         skipped_in_a_row = 0
         self._epochs = self._whole_epochs()
         while progress.step < config.num_steps:
+            if self._is_asked_to_stop():
+                return self._stop_on_request()
             with self.profiler.step(progress.step + 1), self.stopwatch("step"):
                 with self.stopwatch("data"):
                     window = next(stream)
@@ -115,38 +151,74 @@ class Trainer:
             if self._is_due(config.checkpoint_every_steps, progress.step):
                 self._save()
         stream.close()
-        self._finish()
-        return DONE
-
-    def _claim_folder(self) -> None:
-        self._lock = self.folder.lock()  # until this process ends
-        self.folder.claim(self.config)
+        return DONE if self._is_saved() else FAULT
 
     # Beginning and end --------------------------------------------------------------------------------------------------------
 
-    def _begin(self, beginning: Beginning, data_fingerprint: str) -> None:
-        self.recorder.show_plan(self.plan)
-        if beginning.checkpoint is not None:
-            vars(self.progress).update(vars(checkpoint.restore(self.engine, beginning.checkpoint)))
-        if beginning.begun:
-            came_from = {"skipped_steps": self.progress.skipped_steps, "ranks": self.batch.world_size}
-            self.recorder.record("resume", self.progress.step, **came_from, **self.recorder.made_with)
-            self.recorder.say(f"going on from step {self.progress.step} of the run in {self.folder.path}")
-        else:
-            unigram = unigram_loss(self.prepared, self.validation, self.config) if distributed.is_main() else 0.0
-            facts = {"data_fingerprint": data_fingerprint, "plan": self.plan.as_dict(), **self.recorder.made_with}
-            self.recorder.record("start", 0, unigram_loss=unigram, **facts)
+    def _claim_folder(self) -> None:
+        try:
+            self._lock = self.folder.lock()  # until this process ends
+            self.folder.claim(self.config)
+            self.folder.checkpoint_folder.clean()
+            self._restore_wandb_id()
+        except OSError as error:
+            raise UserError(f"the run folder {self.folder.path} cannot be written ({error.strerror}); give another run.dir") from error
 
-    def _finish(self) -> None:
-        if self.config.run.export:
-            final = self.folder.checkpoint(self.progress.step)
-            distributed.on_main(lambda: export(self.config, self.prepared, final, self.folder.export))
-        self._record("end")
-        self.recorder.close()
+    def _restore_wandb_id(self) -> None:
+        """From the checkpoint, where the file is gone: a continued run stays one run there."""
+        if self.beginning.candidates and not self.folder.wandb_id.exists():
+            with suppress(manifest.Damaged):
+                if found := manifest.read(self.beginning.candidates[0])["wandb_id"]:
+                    self.folder.wandb_id.write_text(found)
+
+    def _about(self) -> dict[str, Any]:
+        """What the checkpoints say of the run besides its progress; rank 0's is used."""
+        return {
+            "config": asdict(self.config),
+            "data_fingerprint": self.data_fingerprint,
+            "vocabulary_hash": self.prepared.manifest["vocabulary_hash"],
+            "ranks": self.batch.world_size,
+            "wandb_id": self.folder.wandb_id.read_text().strip() if self.folder.wandb_id.exists() else None,
+            **self.recorder.made_with,
+        }
+
+    def _begin(self) -> None:
+        self.recorder.show_plan(self.plan)
+        if self.beginning.candidates:
+            self._go_on()
+        if not self.beginning.begun:
+            unigram = unigram_loss(self.prepared, self.validation, self.config) if distributed.is_main() else 0.0
+            facts = {"data_fingerprint": self.data_fingerprint, "plan": self.plan.as_dict(), **self.recorder.made_with}
+            self.recorder.record("start", 0, unigram_loss=unigram, **facts)
+        if self.beginning.begun or self.beginning.candidates:
+            changed = list(self.beginning.changed)
+            self._record("resume", ranks=self.batch.world_size, changed=changed, **self.recorder.made_with)
+            self.recorder.say(f"going on from step {self.progress.step} of the run in {self.folder.path}")
+            if changed:
+                self.recorder.say(f"changed since then, without an effect on the mathematics: {'; '.join(changed)}")
+
+    def _go_on(self) -> None:
+        """Load the newest checkpoint that is whole."""
+        chosen = restoring.choose(self.beginning.candidates, fall_back=self.config.run.resume != "must")
+        for path, problem in chosen.damaged.items():
+            aside = distributed.on_main(lambda path=path: self.folder.checkpoint_folder.set_aside(path))
+            self.recorder.say(f"warning: {path} is damaged ({problem}); it is now {aside.name}, and {chosen.path.name} is used instead")
+        vars(self.progress).update(vars(restoring.restore(self.engine, chosen)))
+        self.saver.newest = Progress(**asdict(self.progress))
+
+    def _stop_on_request(self) -> int:
+        """A checkpoint, unless nothing has happened yet; the same command goes on from it."""
+        if self.progress.position(1) == 0:
+            self.recorder.say("stopped on request before the first step; the same command begins again")
+            return STOPPED_ON_REQUEST
+        if not self._is_saved():
+            return FAULT
+        self.recorder.say(f"stopped on request after step {self.progress.step}; the same command goes on from there")
+        return STOPPED_ON_REQUEST
 
     def _stop_diverged(self, result: StepResult, skipped: int) -> int:
+        self._is_saved()
         self._record("end", diverged=True)
-        self.recorder.close()
         if distributed.is_main():
             print(
                 f"error: {skipped} steps in a row had a gradient that is not finite, first in {result.bad_parameter}; "
@@ -154,6 +226,74 @@ class Trainer:
                 file=sys.stderr,
             )
         return DIVERGED
+
+    # Requests and checkpoints -------------------------------------------------------------------------------------------------
+
+    def _is_asked_to_stop(self) -> bool:
+        """Whether any rank was, which all hear alike; a checkpoint that is asked for, or due for another try, is begun on the way."""
+        if self.saver.finished():
+            self._hear_of_save()
+        retry = self._retry_at is not None and time.monotonic() >= self._retry_at
+        stop, save = distributed.any_over_ranks([stopping.requested(), stopping.save_requested() or retry], self._control)
+        if save and not stop and self.progress.position(1):
+            self._save()
+        return stop
+
+    def _save(self) -> None:
+        self._hear_of_save()
+        self.saver.save(self.engine, self.progress)
+        if not self.config.checkpoint.asynchronous:
+            self._hear_of_save()
+
+    def _hear_of_save(self) -> None:
+        """Wait for the save that is going on, if one is, and tell what became of it."""
+        saved = self.saver.wait()
+        if saved is None:
+            return
+        step = saved.progress.step
+        if saved.error is not None:
+            self._retry_at = time.monotonic() + _RETRY_SECONDS
+            kept = f"step {self.saver.newest.step} is the last good one" if self.saver.newest else "there is none yet"
+            self.recorder.say(f"warning: the checkpoint of step {step} could not be written ({saved.error}); {kept}; trying again later")
+            return
+        self._retry_at = None
+        self.recorder.record(
+            "checkpoint",
+            step,
+            samples=saved.progress.position(self.batch.global_batch_size),
+            path=str(saved.path.relative_to(self.folder.path)),
+            bytes=saved.num_bytes,
+            copy_seconds=saved.copy_seconds,
+            save_seconds=saved.seconds,
+        )
+
+    def _is_saved(self) -> bool:
+        """See to it that a checkpoint holds the run as it stands; says so where none can be written."""
+        self._hear_of_save()
+        if not self._is_newest_saved():
+            self._save()
+            self._hear_of_save()
+        if self._is_newest_saved():
+            return True
+        newest = f"the last good one is of step {self.saver.newest.step}" if self.saver.newest else "there is none"
+        if distributed.is_main():
+            print(
+                f"error: the checkpoint of step {self.progress.step} could not be written (see above), {newest}; "
+                f"mend {self.folder.path} and give the same command again",
+                file=sys.stderr,
+            )
+        return False
+
+    def _is_newest_saved(self) -> bool:
+        newest = self.saver.newest
+        return newest is not None and newest.position(1) == self.progress.position(1)
+
+    def _prepare_folder(self) -> None:
+        """Before each save: the run folder as it must be, also where somebody removed it, with all metrics up to now on the disk."""
+        if not self.folder.config.exists():
+            self.folder.claim(self.config)
+        if self.folder.metrics.exists():
+            durable.flush(self.folder.metrics)
 
     # In the middle ------------------------------------------------------------------------------------------------------------
 
@@ -219,10 +359,6 @@ class Trainer:
 
     def _evaluate(self) -> None:
         self._record("eval", **evaluate(self.engine, self.validation, self.config))
-
-    def _save(self) -> None:
-        path = checkpoint.save(self.engine, self.folder, self.progress)
-        self._record("checkpoint", path=str(path.relative_to(self.folder.path)))
 
     def _skip(self, result: StepResult) -> None:
         self.progress.skipped_steps += 1

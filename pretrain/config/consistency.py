@@ -78,7 +78,7 @@ def _check_zero(config: Config) -> None:
         )
 
 
-_NOT_MATHEMATICAL_PARTS = ("tracker", "launch", "zero")
+_NOT_MATHEMATICAL_PARTS = ("tracker", "launch", "zero", "checkpoint")
 _NOT_MATHEMATICAL = {
     "run.name",
     "run.dir",
@@ -95,6 +95,8 @@ _NOT_MATHEMATICAL = {
     "tokenizer.path",
     "tokenizer.training_megabytes",
 }
+_ABOUT_THE_COMMAND = ("run.name", "run.dir", "run.resume", "run.dry_run")
+
 _MATHEMATICAL_DATA = ("max_seq_length", "validation_fraction", "min_document_characters", "deduplicate")
 """The fingerprint of the prepared data stands for the text, wherever it lies."""
 
@@ -109,6 +111,14 @@ def _flat(parts: dict[str, dict]) -> Iterator[tuple[str, object]]:
     for part, values in parts.items():
         if part not in _NOT_MATHEMATICAL_PARTS:
             yield from ((f"{part}.{name}", value) for name, value in values.items() if part != "data" or name in _MATHEMATICAL_DATA)
+
+
+def other_settings(config: Config) -> dict[str, object]:
+    """The settings, flat, that change no number: a run may change them when it goes on."""
+    parts = dataclasses.asdict(config)
+    mathematical = mathematical_settings(config)
+    flat = {f"{part}.{name}": value for part, values in parts.items() for name, value in values.items()}
+    return {key: value for key, value in flat.items() if key not in mathematical and key not in _ABOUT_THE_COMMAND}
 
 
 def differences(old: dict[str, object], new: dict[str, object]) -> list[str]:

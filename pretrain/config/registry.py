@@ -33,6 +33,15 @@ SCHEMAS: dict[str, dict[str, type]] = {
 }
 """group -> name -> dataclass; a YAML file names it as `<name>_schema`."""
 
+_ONLY_ONE: dict[str, type] = {
+    "run": schema.RunConfig,
+    "train": schema.TrainConfig,
+    "tokenizer": schema.TokenizerConfig,
+    "checkpoint": schema.CheckpointConfig,
+    "launch": schema.LaunchConfig,
+}
+"""Parts without a choice."""
+
 _NAMED_BY = {"model": "family", "data": "kind", "objective": "kind", "optimizer": "name", "tracker": "kind"}
 """The field that holds a dataclass's name in `SCHEMAS`, where a group has several."""
 
@@ -49,9 +58,7 @@ def register() -> None:
 def dataclass_of(part: str, values: dict) -> type:
     """The dataclass that the plain values of one part of a config belong to."""
     if part not in SCHEMAS:
-        return {"run": schema.RunConfig, "train": schema.TrainConfig, "tokenizer": schema.TokenizerConfig, "launch": schema.LaunchConfig}[
-            part
-        ]
+        return _ONLY_ONE[part]
     name = values.get(_NAMED_BY[part]) if part in _NAMED_BY else part
     return SCHEMAS[part][name]
 

@@ -28,13 +28,23 @@ from pretrain.config.schema.optimizer import (
     ScheduleConfig,
     Sm3Config,
 )
-from pretrain.config.schema.run import LaunchConfig, NoTrackerConfig, RunConfig, TrackerConfig, TrainConfig, WandbConfig, ZeroConfig
+from pretrain.config.schema.run import (
+    CheckpointConfig,
+    LaunchConfig,
+    NoTrackerConfig,
+    RunConfig,
+    TrackerConfig,
+    TrainConfig,
+    WandbConfig,
+    ZeroConfig,
+)
 
 __all__ = [
     "AdafactorConfig",
     "AdamWConfig",
     "BertConfig",
     "CameConfig",
+    "CheckpointConfig",
     "ClmConfig",
     "Config",
     "DataConfig",
@@ -78,4 +88,5 @@ class Config:
     schedule: ScheduleConfig = MISSING
     zero: ZeroConfig = MISSING
     tracker: TrackerConfig = MISSING
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     launch: LaunchConfig = field(default_factory=LaunchConfig)

@@ -19,7 +19,11 @@ class RunConfig:
     seed: int = 0
     """Model initialisation, sample order, masks and dropout all follow from it."""
     resume: str = "auto"
-    """auto: go on where the run folder stands, or begin; must: stop unless there is a checkpoint; never: stop if the folder holds a run."""
+    """auto: go on where the run folder stands, or begin; must: stop unless `latest` is a whole checkpoint; never: stop if the folder holds
+    a run."""
+    init_from: str | None = None
+    """Begin with the weights of another run, of one of its checkpoints, or of a model in Hugging Face format; the optimizer and the
+    schedule begin anew."""
     dry_run: bool = False
     """Print the plan and exit; needs no data, network, GPU or weights."""
     export: bool = True
@@ -72,6 +76,21 @@ class TrainConfig:
             window = len(self.profile_steps) == 2 and 1 <= self.profile_steps[0] <= self.profile_steps[1] <= self.num_steps
             wanted = f"the first and the last step, as in [10,13], within 1 to train.num_steps={self.num_steps}"
             require(window, "train.profile_steps", str(self.profile_steps).replace(" ", ""), wanted)
+
+
+@dataclass
+class CheckpointConfig:
+    """What becomes of the checkpoints that train.checkpoint_every_steps asks for."""
+
+    keep_last: int = 5
+    """Older ones are removed; 0 keeps all."""
+    keep_every: int = 0
+    """Those of every so many steps are never removed; 0: none is kept for that."""
+    asynchronous: bool = True
+    """The step pays for a copy into the host's memory, a thread writes it; false: training waits until it is on disk."""
+
+    def __post_init__(self) -> None:
+        require_not_negative("checkpoint", self, "keep_last", "keep_every")
 
 
 @dataclass
