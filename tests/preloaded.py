@@ -1,0 +1,13 @@
+"""What the ranks of the tests need, imported once in the process that they are forked from."""
+
+import os
+
+os.environ["DS_ACCELERATOR"] = "cpu"
+
+import deepspeed
+import torch.distributed.checkpoint
+import torch.distributed.tensor
+import transformers.models.bert.modeling_bert
+import transformers.models.gpt2.modeling_gpt2
+
+import pretrain.train
