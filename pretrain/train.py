@@ -107,8 +107,7 @@ class Trainer:
             distributed.on_main(lambda: export(self.config, self.prepared, final, self.folder.export))
         self._record("end")
         stopping.over()
-        self.recorder.close()
-        return DONE
+        return DONE if self.recorder.close() else FAULT
 
     def _train(self) -> int:
         """From where the run stands to the end of the schedule, or to where it has to stop."""
@@ -279,7 +278,7 @@ class Trainer:
         if distributed.is_main():
             print(
                 f"error: the checkpoint of step {self.progress.step} could not be written (see above), {newest}; "
-                f"mend {self.folder.path} and give the same command again",
+                f"see to {self.folder.path} and give the same command again",
                 file=sys.stderr,
             )
         return False

@@ -43,7 +43,7 @@ class ForkedRuns:
         multiprocessing.set_forkserver_preload(["tests.preloaded"])
         self._context = multiprocessing.get_context("forkserver")
 
-    def run(self, *settings: str, ranks: int = 2, fault: Fault | None = None, timeout: float = 120, **variables: str) -> Ended:
+    def run(self, *settings: str, ranks: int = 2, fault: Fault | None = None, timeout: float = 60, **variables: str) -> Ended:
         """`python -m pretrain SETTINGS` on `ranks` ranks, to its end. Raises TimeoutError, after killing it, where it takes longer."""
         ports = {"WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), **variables}
         said = self.folder / "said"
@@ -72,8 +72,18 @@ def kill_run() -> None:
     os.killpg(0, signal.SIGKILL)
 
 
+def _join_group(leader: int) -> None:
+    deadline = time.monotonic() + 10
+    while True:
+        try:
+            return os.setpgid(0, leader)
+        except PermissionError:  # the leader has not made it yet
+            if time.monotonic() > deadline:
+                raise
+
+
 def _rank(settings: tuple[str, ...], environment: dict[str, str], folder: Path, leader: int, fault: Fault | None) -> None:
-    os.setpgid(0, leader)
+    _join_group(leader)
     os.chdir(folder)
     os.environ.update(environment, PYTHONFAULTHANDLER="")
     descriptor = os.open("said", os.O_WRONLY | os.O_APPEND)

@@ -61,5 +61,3 @@ def test_a_killed_run_goes_on_to_the_same_bits(runs: ForkedRuns, undisturbed: di
     assert found.keys() == masters.keys() and all(torch.equal(found[name], masters[name]) for name in masters)
     assert told(folder) == lines
     assert sorted(path.name for path in folder.checkpoints.iterdir()) == ["latest", "step_00000006", "step_00000008"]
-
-
