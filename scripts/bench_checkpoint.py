@@ -146,7 +146,8 @@ def report(found: dict[str, list[float]]) -> str:
     ]
     lines += [f"| {name} | {medians[name]:.2f} | {' '.join(f'{value:.2f}' for value in repeats)} |" for name, repeats in found.items()]
     whole, plain = medians["ours: whole save, nothing beside it"], medians["torch.save, fsync"]
-    paid, slower = medians["ours: what the step waits (the copy)"], medians["a step while one is written"] / medians["a step without a save"]
+    paid = medians["ours: what the step waits (the copy)"]
+    slower = medians["a step while one is written"] / medians["a step without a save"]
     lines += [
         "",
         f"A whole save takes {whole / plain:.2f} times torch.save; the step that begins it waits {paid / plain:.2f} of torch.save's time;"

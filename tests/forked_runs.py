@@ -4,6 +4,7 @@ The ranks are started as torchrun or srun would start them: one process each, wi
 """
 
 import multiprocessing
+import multiprocessing.connection
 import os
 import signal
 import sys
@@ -43,8 +44,17 @@ class ForkedRuns:
         multiprocessing.set_forkserver_preload(["tests.preloaded"])
         self._context = multiprocessing.get_context("forkserver")
 
-    def run(self, *settings: str, ranks: int = 2, fault: Fault | None = None, timeout: float = 60, **variables: str) -> Ended:
-        """`python -m pretrain SETTINGS` on `ranks` ranks, to its end. Raises TimeoutError, after killing it, where it takes longer."""
+    def run(
+        self,
+        *settings: str,
+        ranks: int = 2,
+        fault: Fault | None = None,
+        kill: tuple[float, int | None] | None = None,
+        timeout: float = 60,
+        **variables: str,
+    ) -> Ended:
+        """`python -m pretrain SETTINGS` on `ranks` ranks, to its end; with `kill`=(seconds, rank) kill -9 of one, or of all (None), after
+        some time. Raises TimeoutError, after killing it, where it takes longer."""
         ports = {"WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), **variables}
         said = self.folder / "said"
         said.write_text("")
@@ -56,6 +66,11 @@ class ForkedRuns:
             process.start()
             processes.append(process)
         deadline = time.monotonic() + timeout
+        if kill is not None:
+            seconds, victim = kill
+            multiprocessing.connection.wait([process.sentinel for process in processes], seconds)
+            for process in processes if victim is None else [processes[victim]]:
+                process.kill()
         for process in processes:
             process.join(max(0.0, deadline - time.monotonic()))
         late = [process for process in processes if process.is_alive()]
@@ -70,6 +85,11 @@ class ForkedRuns:
 def kill_run() -> None:
     """kill -9 of all ranks at once, from one of them."""
     os.killpg(0, signal.SIGKILL)
+
+
+def ask_to_stop() -> None:
+    """SIGTERM to all ranks at once."""
+    os.killpg(0, signal.SIGTERM)
 
 
 def _join_group(leader: int) -> None:

@@ -203,3 +203,15 @@ def test_a_folder_that_is_removed_comes_back(runs: ForkedRuns, finished: Path, w
     assert all(torch.equal(found[name], wanted[name]) for name in wanted)
     again = runs.run(*COMMAND, f"run.name={folder.path.name}")
     assert again.codes == [0, 0] and "is already finished" in again.said, again.said
+
+
+def test_a_preparation_goes_on_when_there_is_room(runs: ForkedRuns) -> None:
+    text = runs.folder / "larger.txt"
+    text.write_text((runs.folder / "corpus.txt").read_text() * 40)
+    with small_disk(runs.folder / "preparing", 1) as disk:
+        command = *COMMAND, "data.paths=[larger.txt]", f"data.cache_dir={disk}", "run.name=prepared"
+        (error,) = [line for line in runs.run(*command, ranks=1).said.splitlines() if line.startswith("error: ")]
+        assert f"data.cache_dir={disk} cannot be written (No space left on device)" in error
+        mount("mount", "-o", "remount,size=64m", str(disk))
+        ended = runs.run(*command, ranks=1)
+        assert ended.codes == [0], ended.said
