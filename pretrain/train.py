@@ -184,7 +184,8 @@ class Trainer:
             facts = {"data_fingerprint": self.data_fingerprint, "plan": self.plan.as_dict(), **self.recorder.made_with}
             self.recorder.record("start", 0, unigram_loss=unigram, **facts)
         if self.beginning.begun or self.beginning.candidates:
-            changed = list(self.beginning.changed)
+            before, now = self.beginning.ranks or self.batch.world_size, self.batch.world_size
+            changed = [*self.beginning.changed, *([f"ranks: {before} -> {now}"] if before != now else [])]
             self._record("resume", ranks=self.batch.world_size, changed=changed, **self.recorder.made_with)
             self.recorder.say(f"going on from step {self.progress.step} of the run in {self.folder.path}")
             if changed:
