@@ -99,8 +99,9 @@ class Trainer:
         if self.config.run.export:
             final = self.folder.checkpoint(self.progress.step)
             distributed.on_main(lambda: export(self.config, self.prepared, final, self.folder.export))
-        self._record("end")
         stopping.over()
+        distributed.barrier()  # no rank can be asked to stop any more
+        self._record("end")
         return DONE if self.recorder.close() else FAULT
 
     def _train(self) -> int:
