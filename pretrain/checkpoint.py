@@ -6,7 +6,7 @@ else that a run needs to go on: everything random follows from the seed and the 
 
 import json
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from came import checkpoint as came_checkpoint
@@ -24,8 +24,10 @@ class Progress:
     step: int = 0
     """Applied optimizer updates."""
     skipped_steps: int = 0
-    """Steps whose gradient was not finite."""
+    """Steps that were not applied: not finite, or refused by the spike guard."""
     loss_scale: float = 1.0
+    recent_grad_norms: list[float] = field(default_factory=list)
+    """What the spike guard judges by."""
 
     def position(self, global_batch_size: int) -> int:
         """Samples drawn so far: a skipped batch is not retried."""
