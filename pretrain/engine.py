@@ -83,7 +83,7 @@ class Engine:
         self._owns_the_step = harness_owns_the_step(config)
         self._window_loss = torch.zeros((), device=self.device)
         if config.train.precision == "fp16":
-            self._loss_scaler.raise_error_at_min_scale = False  # the step is skipped and reported there too
+            self._loss_scaler.raise_error_at_min_scale = False  # it is for us to say how often a step may be skipped
 
     @property
     def model(self) -> nn.Module:
@@ -102,14 +102,8 @@ class Engine:
 
     @property
     def _loss_scaler(self):
-        """fp16 only: what holds the dynamic loss scale, at stages 1-3 and at stage 0."""
-        inner = self._engine.optimizer
-        return inner.loss_scaler if hasattr(inner, "loss_scaler") else inner.loss_scale_config
-
-    @property
-    def _least_loss_scale(self) -> float:
-        scaler = self._loss_scaler
-        return scaler.min_scale if hasattr(scaler, "min_scale") else scaler.min_loss_scale
+        """fp16 only: what holds the dynamic loss scale."""
+        return self._engine.optimizer.loss_scaler
 
     # One optimizer step -------------------------------------------------------------------------------------------------------
 
@@ -169,7 +163,7 @@ class Engine:
         if not scaler_before:
             return result
         if result.reason == "gradient_not_finite":
-            return replace(result, loss_scale_search=scaler_before["cur_scale"] > self._least_loss_scale)
+            return replace(result, loss_scale_search=scaler_before["cur_scale"] > self._loss_scaler.min_scale)
         vars(self._loss_scaler).update(scaler_before)  # the loss scale had no part in it
         return result
 

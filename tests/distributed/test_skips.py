@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from unittest import mock
 
 import pytest
 import torch
@@ -16,9 +17,10 @@ from tests.distributed.probe import LinearProbe, OffloadedCell, local_masters, s
 
 CELLS = [Cell("came", stage, "fp32", 2) for stage in (0, 1, 2, 3)] + [Cell("came", stage, "bf16", 2) for stage in (1, 2, 3)]
 CELLS += [OffloadedCell("came", stage, precision, 2) for precision in ("fp32", "bf16") for stage in (1, 2, 3)]
+CELLS += [Cell("came", stage, "fp16", 2) for stage in (1, 2, 3)] + [OffloadedCell("came", stage, "fp16", 2) for stage in (1, 3)]
 POISONED = 4
-"""Index of the parameter whose gradient is poisoned, on rank 1 alone, in the first micro-step of two."""
-HIGHEST_NORM = 1000.0
+"""Index of the parameter whose gradient is poisoned, on rank 1 alone, in the first micro-step of two, as every fault is."""
+HIGHEST_NORM = 200.0
 """Of the gradient; beyond it a step is refused. Good steps have some 30."""
 
 
@@ -40,7 +42,7 @@ FAULTS = {
     "NaN gradient": Fault("gradient_not_finite", f"model.w{POISONED}", added_to_a_gradient=math.nan),
     "infinite loss": Fault("loss_not_finite", "model.w0", added_to_the_loss=math.inf),
     "NaN loss": Fault("loss_not_finite", "model.w0", added_to_the_loss=math.nan),
-    "spike": Fault("spike", gradient_factor=1e4),
+    "spike": Fault("spike", gradient_factor=100.0),
 }
 NAMES = list(FAULTS)
 
@@ -84,6 +86,17 @@ def run_step(engine: Engine, cell: Cell, index: int, fault: str = "none", guarde
     return engine.step(cell.contender.hyper["lr"], refuse=(lambda norm: norm > HIGHEST_NORM) if guarded else None)
 
 
+def begin(cell: Cell) -> Engine:
+    if cell.precision != "fp16":
+        return start(cell, FaultyProbe)
+    from deepspeed.accelerator.cpu_accelerator import CPU_Accelerator
+
+    with mock.patch.object(CPU_Accelerator, "is_fp16_supported", lambda self: True):  # slow there, but the same arithmetic
+        engine = start(cell, FaultyProbe)
+    engine.set_loss_scale(256.0)
+    return engine
+
+
 def weights_and_state(engine: Engine) -> dict[str, Tensor]:
     found = {f"{piece.name}[{piece.start}]": piece.values for piece in local_masters(engine)}
     for place in engine.optimizer.places():
@@ -103,18 +116,20 @@ def equal(left: dict[str, Tensor], right: dict[str, Tensor]) -> bool:
 
 
 def steps_with_bad_ones(cell: Cell) -> dict:
-    engine = start(cell, FaultyProbe)
+    engine = begin(cell)
     good = [run_step(engine, cell, 0, guarded=True)]
     before = weights_and_state(engine)
     bad = {}
     for index, fault in enumerate(NAMES[1:], start=1):
+        scale = engine.loss_scale
         result = run_step(engine, cell, index, fault, guarded=True)
-        bad[fault] = {"result": result, "untouched": equal(before, weights_and_state(engine))}
+        untouched = equal(before, weights_and_state(engine))
+        bad[fault] = {"result": result, "untouched": untouched, "lowered_the_loss_scale": engine.loss_scale < scale}
     good.append(run_step(engine, cell, len(NAMES), guarded=True))
     final = weights_and_state(engine)
     engine.destroy()
 
-    engine = start(cell, FaultyProbe)  # the same without the bad steps, and without the guard
+    engine = begin(cell)  # the same without the bad steps, and without the guard
     undisturbed = [run_step(engine, cell, index) for index in (0, len(NAMES))]
     recovered = equal(final, weights_and_state(engine))
     engine.destroy()
@@ -139,6 +154,14 @@ def test_a_bad_step_is_skipped_on_every_rank(found: list[list[dict]], index: int
         assert not result.applied and bad["untouched"]
         assert (result.reason, result.bad_parameter) == (FAULTS[fault].reason, FAULTS[fault].bad_parameter)
         assert math.isfinite(result.grad_norm) == (fault == "spike")
+
+
+@pytest.mark.parametrize("index", [index for index, cell in enumerate(CELLS) if cell.precision == "fp16"])
+def test_the_loss_scale_is_searched_for_where_it_may_be_to_blame(found: list[list[dict]], index: int) -> None:
+    bad = found[0][index]["bad"]
+    assert {name for name, step in bad.items() if step["result"].loss_scale_search} == {"infinite gradient", "NaN gradient"}
+    # DeepSpeed tolerates a first overflow and lowers the scale at the second.
+    assert {name for name, step in bad.items() if step["lowered_the_loss_scale"]} == {"NaN gradient"}
 
 
 @pytest.mark.parametrize("index", range(len(CELLS)), ids=map(str, CELLS))
