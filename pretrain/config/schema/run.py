@@ -136,5 +136,4 @@ class LaunchConfig:
     """How long the ranks wait for each other at the start."""
 
     def __post_init__(self) -> None:
-        require(self.num_processes is None or self.num_processes > 0, "launch.num_processes", self.num_processes, "a number above 0")
-        require_positive("launch", self, "timeout_seconds", "rendezvous_timeout_seconds")
+        require_positive("launch", self, "num_processes", "timeout_seconds", "rendezvous_timeout_seconds")
