@@ -12,6 +12,7 @@ from omegaconf.errors import (
     ConfigAttributeError,
     ConfigKeyError,
     InterpolationResolutionError,
+    KeyValidationError,
     MissingMandatoryValue,
     OmegaConfBaseException,
     ValidationError,
@@ -20,6 +21,7 @@ from omegaconf.errors import (
 from pretrain.config.location import group_choices
 from pretrain.config.registry import PARTS, SCHEMAS, known_keys
 from pretrain.config.schema import Config
+from pretrain.config.user_files import faulty_file, user_folder
 
 _SWEEP = re.compile(r"(Ambiguous value for argument|Sweep parameters) '(?P<override>.*)'")
 
@@ -39,6 +41,8 @@ def explain(error: Exception, overrides: list[str], config_dir: str | None) -> s
             return _missing(cause.full_key)
         if isinstance(cause, (ConfigKeyError, ConfigAttributeError)):
             return _file_of(error) + unknown_key(as_given(cause.full_key or str(cause.key), overrides))
+        if isinstance(cause, KeyValidationError) and (folder := user_folder(config_dir)) and (fault := faulty_file(cause, folder)):
+            return fault
         if isinstance(cause, ValidationError):
             return _wrong_value(cause, overrides, _file_of(error))
         if isinstance(cause, InterpolationResolutionError):

@@ -24,6 +24,8 @@ def faulty_file(error: Exception, folder: Path) -> str | None:
     """One line on the first file in `folder` that explains `error`, which was raised while it was read; None where none does."""
     if isinstance(error, RecursionError):
         return f"in --config-dir {folder} a defaults list leads back to its own file; take that entry out"
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark and (marked := Path(error.problem_mark.name)).is_relative_to(folder):
+        return _not_yaml(error, str(marked.relative_to(folder)))
     faults = (_fault(file, str(file.relative_to(folder))) for file in sorted(folder.rglob("*.yaml")))
     return next(filter(None, faults), None)
 
@@ -35,11 +37,8 @@ def _fault(file: Path, name: str) -> str | None:
         return f"{name} cannot be read ({error.strerror}); it is to be a file"
     except UnicodeDecodeError as error:
         return f"{name} is not text in UTF-8 (byte {error.start}); mend the file"
-    except yaml.MarkedYAMLError as error:
-        line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        return f"{name}{line} is not valid YAML ({error.problem}); mend the file"
     except yaml.YAMLError as error:
-        return f"{name} is not valid YAML ({str(error).partition(chr(10))[0]}); mend the file"
+        return _not_yaml(error, name)
     if not isinstance(values, dict | None):
         return f"{name} holds no settings; write them as key: value"
     defaults = (values or {}).get("defaults", [])
@@ -47,4 +46,14 @@ def _fault(file: Path, name: str) -> str | None:
         isinstance(entry, str) or (isinstance(entry, dict) and len(entry) == 1) for entry in defaults
     ):
         return f"the defaults of {name} are not a list of names; write defaults: [demo, {{override /model: bert_base}}, _self_]"
+    for part, settings in (values or {}).items():
+        for key in (part, *(settings if isinstance(settings, dict) else ())):
+            if not isinstance(key, str):
+                return f"{name}: under {part} stands the key {key}, which is not a name; mend the file"
     return None
+
+
+def _not_yaml(error: yaml.YAMLError, name: str) -> str:
+    line = f", line {error.problem_mark.line + 1}" if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark else ""
+    problem = getattr(error, "problem", None) or str(error).partition("\n")[0]
+    return f"{name}{line} is not valid YAML ({problem}); mend the file"

@@ -349,7 +349,7 @@ FILES = {
     "defaults: [demo, _self_]\ntrain: null\n": "train",
     "defaults: [demo, _self_]\ntrain: {num_steps: 3, num_steps: 4}\n": "num_steps",
     "defaults: [demo, _self_]\nfoo: {name: x}\n": "foo",
-    "defaults: [demo, _self_]\nrun: {name: ${nowhere}}\n": "run.name",
+    "defaults: [demo, _self_]\nrun: {name: '${nowhere}'}\n": "run.name",
     "defaults: [demo, _self_]\nrun: {name: a/b}\n": "run.name",
     "defaults: [demo, _self_]\nmodel: bert_base\n": "model",
     "defaults: [demo, _self_]\noptimizer: {lr: 1e-4e}\n": "optimizer.lr",
