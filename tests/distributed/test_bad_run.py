@@ -1,6 +1,5 @@
 """A whole run in which steps go wrong: what the user reads, what metrics.jsonl holds, and how it ends."""
 
-import json
 import os
 import subprocess
 import sys
@@ -8,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from pretrain.checkpoint import manifest
+from pretrain.checkpoint.restoring import check
 from pretrain.exit_codes import DIVERGED
 from pretrain.metrics import last, read_metrics
 from pretrain.run_folder import RunFolder
@@ -17,7 +18,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 SETTINGS = (
     "data=text data.paths=[corpus.txt] data.cache_dir=cache tokenizer.vocab_size=300 data.max_seq_length=16 run.dir=runs tracker=none "
     "model.num_layers=1 model.hidden_size=16 model.num_heads=2 train.global_batch_size=8 train.micro_batch_size=4 train.num_steps=60 "
-    "train.eval_samples=8 train.log_every_steps=1 train.checkpoint_every_steps=40 launch.num_processes=2 train.spike_sigma=6 "
+    "train.eval_samples=8 train.log_every_steps=1 train.checkpoint_every_steps=44 launch.num_processes=2 train.spike_sigma=6 "
     "train.max_skipped_steps=3 run.name=bad"
 ).split()
 
@@ -29,12 +30,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def run(folder: Path, bad_steps: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, str(Path(__file__).with_name("bad_steps.py")), *SETTINGS]
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "BAD_STEPS": bad_steps}
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+
+
 @pytest.fixture(scope="module")
 def done(folder: Path) -> subprocess.CompletedProcess:
     """A spike, four good steps, then bad ones of each kind until the run gives up."""
-    command = [sys.executable, str(Path(__file__).with_name("bad_steps.py")), *SETTINGS]
-    environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "BAD_STEPS": "41:1e4,46:nan,47:inf,48:1e4"}
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+    return run(folder, "41:1e4,46:nan,47:inf,48:1e4")
 
 
 def test_it_ends_as_diverged_and_says_why(done: subprocess.CompletedProcess) -> None:
@@ -62,7 +67,19 @@ def test_metrics_hold_every_skip_and_the_schedule_stays(done: subprocess.Complet
     assert end["diverged"] and end["skipped_steps"] == 4
 
 
-def test_a_checkpoint_holds_what_the_guard_judges_by(done: subprocess.CompletedProcess, folder: Path) -> None:
-    run = RunFolder(folder / "runs" / "bad")
-    norms = [line["grad_norm"] for line in read_metrics(run.metrics) if line["kind"] == "train"]
-    assert json.loads((run.checkpoint(40) / "progress.json").read_text())["recent_grad_norms"] == norms[:40]
+def test_the_checkpoint_is_of_the_last_applied_step_with_all_skips_behind_it(done: subprocess.CompletedProcess, folder: Path) -> None:
+    """It was written at step 44, before the last three skips: only its counts were written anew."""
+    bad = RunFolder(folder / "runs" / "bad")
+    norms = [line["grad_norm"] for line in read_metrics(bad.metrics) if line["kind"] == "train"]
+    progress = manifest.progress_of(check(bad.checkpoint(44)))
+    assert (progress.step, progress.skipped_steps, progress.recent_grad_norms) == (44, 4, norms)
+    assert bad.checkpoint_folder.all() == [bad.checkpoint(44)] and bad.latest_checkpoint() == bad.checkpoint(44)
+
+
+def test_the_same_command_goes_on_behind_the_bad_batches(done: subprocess.CompletedProcess, folder: Path) -> None:
+    again = run(folder, "1:1.0")  # nothing any more
+    assert again.returncode == 0, again.stderr
+    lines = read_metrics(folder / "runs" / "bad" / "metrics.jsonl")
+    assert [line["step"] for line in lines if line["kind"] == "train"] == list(range(1, 61))
+    assert [line["samples"] for line in lines if line["kind"] == "train"][43:45] == [45 * 8, 49 * 8]
+    assert len([line for line in lines if line["kind"] == "skip"]) == 4
