@@ -42,14 +42,12 @@ class _Rank:
     process: BaseProcess
     reports: Connection
     report: _Report | None = None
+    left_at_once: bool = False
+    """On request, before it could agree with the others."""
 
     @property
     def finished(self) -> bool:
         return self.report is not None and self.report.code in _ORDERLY
-
-    @property
-    def stopped(self) -> bool:
-        return self.report is not None and self.report.code == STOPPED_ON_REQUEST
 
     def collect(self) -> None:
         """Note the report, or the death without one."""
@@ -58,8 +56,8 @@ class _Rank:
                 self.report = self.reports.recv()
         except EOFError:
             pass
-        if self.report is None and self.process.exitcode == STOPPED_ON_REQUEST:  # before it had begun
-            self.report = _Report(STOPPED_ON_REQUEST)
+        if self.report is None and self.process.exitcode == STOPPED_ON_REQUEST:
+            self.report, self.left_at_once = _Report(STOPPED_ON_REQUEST), True
         if self.report is None and self.process.exitcode is not None:
             code = self.process.exitcode
             how = f"killed by {signal.Signals(-code).name} (pid {self.process.pid})" if code < 0 else f"with exit code {code}"
@@ -102,9 +100,9 @@ def _watch(ranks: list[_Rank]) -> int:
         running = [rank for rank in ranks if rank.report is None]
         if not running:
             return max(rank.report.code for rank in ranks if rank.report)
-        if not asked and any(rank.stopped for rank in ranks):
+        if not asked and any(rank.left_at_once for rank in ranks):
             asked = True
-            _send(running, signal.SIGTERM)  # one alone was asked, before it could tell the others
+            _send(running, signal.SIGTERM)  # it may have been asked alone
         _collect(running)
     return _explain(ranks)
 
@@ -119,7 +117,7 @@ def _explain(ranks: list[_Rank]) -> int:
     if not failures:  # all ended alike, and said why themselves
         return reports[0].code
     cause = failures[0]
-    if cause.kind == ECHO and any(rank.stopped for rank in ranks):
+    if cause.kind == ECHO and any(rank.left_at_once for rank in ranks):
         return STOPPED_ON_REQUEST
     if cause.kind == MISTAKE:
         raise UserError(cause.text.removeprefix("error: "))
