@@ -50,6 +50,13 @@ def init(timeout_seconds: int, store: Any = None, rendezvous_timeout_seconds: in
         dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1, timeout=timeout)
 
 
+def set_timeouts() -> None:
+    """Give every process group the timeout that `init` was given: DeepSpeed makes its own with torch's default, half an hour."""
+    for group in list(dist.distributed_c10d._world.pg_map):
+        if dist.get_rank(group) >= 0:
+            dist.distributed_c10d._set_pg_timeout(_timeout, group)
+
+
 def shut_down() -> None:
     if dist.is_initialized():
         dist.destroy_process_group()

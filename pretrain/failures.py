@@ -1,7 +1,7 @@
 """One rank fails, all end within seconds, and the user reads the cause alone.
 
 A rank that fails leaves a note. Of several the weightiest is shown: a mistake of the user's, then a fault, then a rank that vanished
-without a word; that a rank lost touch with another is an echo of these, and shown only where there is nothing else. Ranks started by
+without a word or does not answer; that a rank lost touch with another is an echo of these, and shown only where there is nothing else. Ranks started by
 torchrun or srun pin their notes to the store that they met at (`Board`), and each has a thread that looks there (`Watch`): it also ends
 a rank that sits in a collective and would never hear of it. Ranks of our own hand their notes to the process that started them
 (`spawn.py`).
@@ -23,14 +23,16 @@ from pretrain import rank_log
 from pretrain.errors import ElsewhereError, UserError
 from pretrain.exit_codes import FAULT, STOPPED_ON_REQUEST, USER_ERROR
 
-MISTAKE, RAISED, VANISHED, STOPPED, ECHO = range(5)
+MISTAKE, RAISED, VANISHED, SILENT, STOPPED, ECHO = range(6)
 
 _LOST_TOUCH = re.compile(
-    r"gloo|nccl|Failed to (recv|send)|Connection (closed|reset|refused)|Broken pipe|recvBytes|sendBytes|recvValue|remote process exited", re.IGNORECASE
+    r"gloo|nccl|Failed to (recv|send)|Connection (closed|reset|refused)|Broken pipe|recvBytes|sendBytes|recvValue|remote process exited",
+    re.IGNORECASE,
 )
 _EVERY_SECONDS = 0.5  # a look at the board
 _SETTLING_SECONDS = 1.0  # for the others' notes
 _ECHO_SECONDS = 3.0  # for a cause, where this rank has only lost touch
+_LEAVING_SECONDS = 15.0  # for all of this; longer only where rank 0, which holds the board, does not answer
 _FAREWELL_SECONDS = 2.0  # rank 0 keeps the board up for those who still read
 
 
@@ -39,7 +41,7 @@ class Note:
     """How a rank failed. Of several notes the smallest is the cause."""
 
     kind: int
-    """MISTAKE, RAISED, VANISHED, STOPPED or ECHO."""
+    """MISTAKE, RAISED, VANISHED, SILENT, STOPPED or ECHO."""
     rank: int
     author: int
     """The rank that wrote it: another, where `rank` had no time to."""
@@ -61,6 +63,12 @@ class Note:
     @classmethod
     def vanished(cls, rank: int, author: int, how: str) -> "Note":
         return cls(VANISHED, rank, author, FAULT, f"rank {rank} ended without a word, {how}")
+
+    @classmethod
+    def silent(cls, rank: int, author: int, how: str) -> "Note":
+        return cls(
+            SILENT, rank, author, FAULT, f"rank {rank} does not answer: {how}; where each of the others was is in logs/stacks_rank_*.txt"
+        )
 
     @classmethod
     def stopped(cls, rank: int) -> "Note":
@@ -85,7 +93,7 @@ class Board:
     """The notes of ranks that met at a `torch.distributed` store, and who else of them is on this machine."""
 
     def __init__(self, store: Any, rank: int, world_size: int) -> None:
-        self._store, self.rank = store, rank
+        self._store, self.rank, self._world_size = store, rank, world_size
         self.leaving = threading.Event()
         """This process has begun to end."""
         self._untold = threading.Lock()
@@ -113,14 +121,16 @@ class Board:
 
     def leave(self, own: Note | None) -> int:
         """Pin this rank's own note, if it has one, hear the others, tell the user of the cause where that is this rank's to tell, and
-        return the exit code."""
+        return the exit code. A board that does not answer is not waited for."""
         self.leaving.set()
         if own:
             rank_log.logger.info(own.text)
-        try:
-            cause = self._settle(own)
-        except RuntimeError:  # the store is gone; nobody is left to agree with
-            cause = own if own and own.kind < VANISHED else Note.vanished(0, 1, "and the run with it")
+        rank_log.dump_stacks(own.text.splitlines()[-1] if own else "another rank has failed")
+        heard: list[Note] = []
+        thread = threading.Thread(target=lambda: heard.append(self._hear(own)), daemon=True)
+        thread.start()
+        thread.join(_LEAVING_SECONDS)
+        cause = heard[0] if heard else Note.silent(0, 1, "the store that it holds gives no answer")
         if cause.author == self.rank:
             if self._untold.acquire(blocking=False):  # the main thread and the watch may come here together
                 rank_log.tell_user(cause.text)
@@ -130,14 +140,31 @@ class Board:
             time.sleep(_FAREWELL_SECONDS)
         return cause.code
 
+    def _hear(self, own: Note | None) -> Note:
+        try:
+            return self._settle(own)
+        except RuntimeError:  # the store is gone; nobody is left to agree with
+            return own if own and own.kind < VANISHED else Note.vanished(0, 1, "and the run with it")
+
     def _settle(self, own: Note | None) -> Note:
         if own:
             self.pin(own)
+        self._store.set(f"answer/{self.rank}", "")
         deadline = time.monotonic() + _ECHO_SECONDS
         while self.look_around()[0].kind == ECHO and time.monotonic() < deadline:
             time.sleep(_EVERY_SECONDS / 5)
+        if self.notes()[0].kind == ECHO:
+            self._call_the_roll()
         time.sleep(_SETTLING_SECONDS)
         return self.notes()[0]
+
+    def _call_the_roll(self) -> None:
+        """All have only lost touch, and each of them has a thread that answers here: name the first that did not."""
+        answered = [number for number in range(self._world_size) if self._store.check([f"answer/{number}"])]
+        missing = sorted(set(range(self._world_size)) - set(answered))
+        if missing and self.rank == answered[0]:
+            pid = self._neighbours.get(missing[0])
+            self.pin(Note.silent(missing[0], self.rank, how_it_is(pid) if pid else "it is frozen or cut off"))
 
 
 class Watch(threading.Thread):
@@ -178,8 +205,19 @@ def _place() -> str:
         return f"{socket.gethostname()} {os.getpid()}"  # alone
 
 
+def how_it_is(pid: int) -> str:
+    """What the system says of a process on this machine."""
+    told = {"T": "stopped by a signal", "t": "stopped by a debugger", "D": "waiting for the disk or the network", "": "dead"}
+    return f"it is {told.get(_state(pid), 'running')} (pid {pid} on {socket.gethostname()})"
+
+
 def _is_alive(pid: int) -> bool:
+    return _state(pid) not in ("", "Z")
+
+
+def _state(pid: int) -> str:
+    """One letter, as `ps` shows it; nothing for a process that is not there."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except OSError:
-        return False
+        return ""

@@ -1,13 +1,15 @@
-"""`logs/rank_<R>.log` in the run folder: what each rank says, appended over restarts.
+"""`logs/rank_<R>.log` in the run folder: what each rank says, appended over restarts; `stacks_rank_<R>.txt`: where it was when it hung.
 
 Rank 0 speaks on the terminal as ever, and its log has what the harness and Python's logging say. Of the other ranks everything goes to
 their logs, native libraries' output included: to a temporary file until the run folder is this run's, then to the log.
 """
 
 import contextlib
+import faulthandler
 import logging
 import os
 import shutil
+import signal
 import socket
 import sys
 import tempfile
@@ -20,6 +22,7 @@ logger = logging.getLogger("pretrain")
 _rank = 0
 _terminal: TextIO | None = None
 _early: IO[bytes] | None = None
+_stacks: TextIO | None = None
 
 
 def begin(rank: int) -> None:
@@ -36,6 +39,7 @@ def begin(rank: int) -> None:
 def open_log(folder: Path, world_size: int) -> None:
     """Go on in `folder`, with a line that says when, where and as what this process began."""
     folder.mkdir(parents=True, exist_ok=True)
+    _open_stacks(folder / f"stacks_rank_{_rank}.txt")
     path = folder / f"rank_{_rank}.log"
     now = datetime.now().astimezone().isoformat(timespec="seconds")
     with path.open("a") as log:
@@ -54,6 +58,21 @@ def open_log(folder: Path, world_size: int) -> None:
         _redirect(log.fileno())
     root.addHandler(logging.StreamHandler(sys.stderr))
     logging.getLogger("came").setLevel(logging.INFO)  # rank 0's recorder says this
+
+
+def _open_stacks(path: Path) -> None:
+    """From now on SIGQUIT (Ctrl-\\) writes there where each thread of this process is, whatever it waits for."""
+    global _stacks
+    _stacks = path.open("a")
+    faulthandler.register(signal.SIGQUIT, file=_stacks, all_threads=True)
+
+
+def dump_stacks(reason: str) -> None:
+    """Write where each thread of this process is."""
+    if _stacks is not None:
+        with contextlib.suppress(OSError):
+            print(f"--- {datetime.now().astimezone().isoformat(timespec='seconds')} {reason}", file=_stacks, flush=True)
+            faulthandler.dump_traceback(_stacks, all_threads=True)
 
 
 def tell_user(text: str) -> None:

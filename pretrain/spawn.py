@@ -19,11 +19,12 @@ from multiprocessing.process import BaseProcess
 from pretrain import rank_log, stopping
 from pretrain.errors import UserError
 from pretrain.exit_codes import DONE, FAULT, STOPPED_ON_REQUEST
-from pretrain.failures import ECHO, MISTAKE, Note
+from pretrain.failures import ECHO, MISTAKE, Note, how_it_is
 from pretrain.orphans import leave_with_parent
 
 _ORDERLY = (DONE, STOPPED_ON_REQUEST)
 _SETTLING_SECONDS = 1.0  # for the others' reports after a failure
+_ECHO_SECONDS = 5.0  # the same where a rank has only lost touch: the others' own timeouts come in their turn
 _GRACE_SECONDS = 5.0  # for one that is ended
 _LEAVING_SECONDS = 60.0  # for one that has finished
 
@@ -109,9 +110,9 @@ def _watch(ranks: list[_Rank]) -> int:
 
 def _explain(ranks: list[_Rank]) -> int:
     """After the first failure: hear what the other ranks have to say about it, then show the cause, and only that."""
-    deadline = time.monotonic() + _SETTLING_SECONDS
-    while (running := [rank for rank in ranks if rank.report is None]) and time.monotonic() < deadline:
-        _collect(running, deadline - time.monotonic())
+    _settle(ranks, _SETTLING_SECONDS)
+    if _is_echo(ranks):
+        _settle(ranks, _ECHO_SECONDS)
     reports = [rank.report for rank in ranks if rank.report and not rank.finished]
     failures = sorted(report.failure for report in reports if report.failure)
     if not failures:  # all ended alike, and said why themselves
@@ -119,10 +120,25 @@ def _explain(ranks: list[_Rank]) -> int:
     cause = failures[0]
     if cause.kind == ECHO and any(rank.left_at_once for rank in ranks):
         return STOPPED_ON_REQUEST
+    silent = [rank for rank in ranks if rank.report is None]
+    if cause.kind == ECHO and silent:
+        _send(silent, signal.SIGQUIT)  # they write their stacks, see rank_log
+        cause = Note.silent(silent[0].number, silent[0].number, how_it_is(silent[0].process.pid))
     if cause.kind == MISTAKE:
         raise UserError(cause.text.removeprefix("error: "))
     print(cause.text, file=sys.stderr, flush=True)
-    return next(report.code for report in reports if report.failure is cause)
+    return next((report.code for report in reports if report.failure is cause), cause.code)
+
+
+def _settle(ranks: list[_Rank], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while (running := [rank for rank in ranks if rank.report is None]) and time.monotonic() < deadline:
+        _collect(running, deadline - time.monotonic())
+
+
+def _is_echo(ranks: list[_Rank]) -> bool:
+    failures = [rank.report.failure for rank in ranks if rank.report and rank.report.failure]
+    return bool(failures) and min(failures).kind == ECHO
 
 
 def _collect(running: list[_Rank], seconds: float | None = None) -> None:
@@ -155,6 +171,7 @@ def _rank_main(number: int, entry: Callable[..., int], arguments: tuple, environ
     except BaseException as error:
         note = Note.of(error, number)
         rank_log.logger.info(note.text)
+        rank_log.dump_stacks(note.text.splitlines()[-1])
         report = _Report(note.code, note)
     reports.send(report)
     if report.code not in _ORDERLY:

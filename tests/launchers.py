@@ -18,11 +18,13 @@ class Done:
         self.code, self.output, self.errors, self.ended_at = code, output, errors, time.time()
 
 
-def start(launcher: str, program: list[str], folder: Path, ranks: int = 2, timeout: float = 300, **variables: str) -> Done:
-    """Run `python PROGRAM...` on `ranks` ranks in `folder`."""
+def start(
+    launcher: str, program: list[str], folder: Path, ranks: int = 2, timeout: float = 300, kill_on_bad_exit: bool = False, **variables: str
+) -> Done:
+    """Run `python PROGRAM...` on `ranks` ranks in `folder`. As srun, with `kill_on_bad_exit` or without."""
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "DS_ACCELERATOR": "cpu"} | variables
     if launcher == "srun":
-        return _srun(program, folder, ranks, environment, timeout)
+        return _srun(program, folder, ranks, environment, timeout, kill_on_bad_exit)
     python = [sys.executable]
     if launcher == "torchrun":
         python += ["-m", "torch.distributed.run", f"--nproc-per-node={ranks}", "--standalone"]
@@ -46,8 +48,8 @@ def srun_variables(rank: int, ranks: int, **more: str) -> dict[str, str]:
     } | more
 
 
-def _srun(program: list[str], folder: Path, ranks: int, environment: dict[str, str], timeout: float) -> Done:
-    """One process per task, all on one terminal; nobody ends the others when one fails."""
+def _srun(program: list[str], folder: Path, ranks: int, environment: dict[str, str], timeout: float, kill_on_bad_exit: bool) -> Done:
+    """One process per task, all on one terminal; unless `kill_on_bad_exit`, nobody ends the others when one fails."""
     port = {"MASTER_PORT": str(free_port())}  # the one from SLURM_JOB_ID may be another test's
     with (folder / "stdout").open("w+") as output, (folder / "stderr").open("w+") as errors:
         tasks = [
@@ -57,6 +59,11 @@ def _srun(program: list[str], folder: Path, ranks: int, environment: dict[str, s
             for rank in range(ranks)
         ]
         try:
+            deadline = time.monotonic() + timeout
+            while kill_on_bad_exit and not any(task.poll() for task in tasks) and time.monotonic() < deadline:
+                time.sleep(0.05)
+            for task in tasks if kill_on_bad_exit else []:
+                task.kill()
             codes = [task.wait(timeout) for task in tasks]
         finally:
             for task in tasks:

@@ -34,6 +34,8 @@ def fail(how: str) -> None:
             sys.exit(3)
         case "crash":
             os._exit(3)
+        case "freeze":
+            os.kill(os.getpid(), signal.SIGSTOP)
         case "kill":
             os.kill(os.getpid(), signal.SIGKILL)
 
