@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from pretrain import distributed, durable, rank_log, stopping
+from pretrain import distributed, durable, initial_weights, rank_log, stopping
 from pretrain.batch_plan import BatchPlan
 from pretrain.checkpoint import manifest, restoring
 from pretrain.checkpoint.progress import Progress
@@ -25,10 +25,10 @@ from pretrain.engine import Engine, StepResult
 from pretrain.errors import UserError
 from pretrain.evaluate import evaluate, unigram_loss
 from pretrain.exit_codes import DIVERGED, DONE, FAULT, STOPPED_ON_REQUEST
-from pretrain.export import export
 from pretrain.memory import memory_bytes
 from pretrain.model.build import build_model, vocabulary_of
 from pretrain.model.flops import flops_per_sample, peak_flops_per_second
+from pretrain.model.pretrained import export
 from pretrain.optim import build_optimizer
 from pretrain.plan import make_plan
 from pretrain.profiling import StepProfiler
@@ -74,6 +74,9 @@ class Trainer:
         self.plan = make_plan(config, self.batch.world_size, vocabulary, self.training.epochs(samples))
         self.flops_per_step = flops_per_sample(config, vocabulary.padded_size) * self.batch.global_batch_size
         self.peak_flops_per_second = peak_flops_per_second(torch.cuda.get_device_name()) if torch.cuda.is_available() else None
+        self.initial_weights = (
+            None if beginning.candidates else initial_weights.find(config, vocabulary, prepared.manifest["vocabulary_hash"])
+        )
 
         torch.manual_seed(config.run.seed)
         model = build_model(config, vocabulary)
@@ -104,7 +107,7 @@ class Trainer:
                 return code
         if self.config.run.export:
             final = self.folder.checkpoint(self.progress.step)
-            distributed.on_main(lambda: export(self.config, self.prepared, final, self.folder.export))
+            distributed.on_main(lambda: export(self.config, self.folder.tokenizer, final, self.folder.export))
         self._record("end")
         stopping.over()
         self.recorder.close()
@@ -159,6 +162,7 @@ class Trainer:
         try:
             self._lock = self.folder.lock()  # until this process ends
             self.folder.claim(self.config)
+            self.folder.keep_tokenizer(self.prepared.tokenizer_dir)
             self.folder.checkpoint_folder.clean()
             self._restore_wandb_id()
         except OSError as error:
@@ -186,16 +190,27 @@ class Trainer:
         self.recorder.show_plan(self.plan)
         if self.beginning.candidates:
             self._go_on()
+        origin = self._take_initial_weights()
         if not self.beginning.begun:
             unigram = unigram_loss(self.prepared, self.validation, self.config) if distributed.is_main() else 0.0
-            facts = {"data_fingerprint": self.data_fingerprint, "plan": self.plan.as_dict(), **self.recorder.made_with}
+            facts = {"data_fingerprint": self.data_fingerprint, "plan": self.plan.as_dict(), **origin, **self.recorder.made_with}
             self.recorder.record("start", 0, unigram_loss=unigram, **facts)
         if self.beginning.begun or self.beginning.candidates:
             changed = list(self.beginning.changed)
-            self._record("resume", ranks=self.batch.world_size, changed=changed, **self.recorder.made_with)
+            self._record("resume", ranks=self.batch.world_size, changed=changed, **origin, **self.recorder.made_with)
             self.recorder.say(f"going on from step {self.progress.step} of the run in {self.folder.path}")
             if changed:
                 self.recorder.say(f"changed since then, without an effect on the mathematics: {'; '.join(changed)}")
+
+    def _take_initial_weights(self) -> dict[str, Any]:
+        """Begin with weights from elsewhere, where they are given; what the record says of them."""
+        if self.initial_weights is None:
+            return {}
+        found, self.initial_weights = self.initial_weights, None  # they need memory
+        found.load(self.engine)
+        for line in found.told:
+            self.recorder.say(line)
+        return {"init_from": found.origin}
 
     def _go_on(self) -> None:
         """Load the newest checkpoint that is whole."""
@@ -292,6 +307,7 @@ class Trainer:
         """Before each save: the run folder as it must be, also where somebody removed it, with all metrics up to now on the disk."""
         if not self.folder.config.exists():
             self.folder.claim(self.config)
+            self.folder.keep_tokenizer(self.prepared.tokenizer_dir)
         if self.folder.metrics.exists():
             durable.flush(self.folder.metrics)
 
