@@ -140,7 +140,7 @@ def render(plan: Plan) -> str:
         ("length", f"{plan.steps:,} steps{_epochs(plan.epochs)}"),
     ]
     if plan.init_from is not None:
-        rows.insert(1, ("begins", f"with the weights of {plan.init_from or '(give run.init_from)'}; optimizer and schedule begin anew"))
+        rows.insert(1, ("from", f"the weights of {plan.init_from or '(give run.init_from)'}; optimizer and schedule begin anew"))
     return "\n".join(f"{name:>10}  {text}" for name, text in rows)
 
 

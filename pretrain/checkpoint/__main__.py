@@ -176,7 +176,7 @@ def _tensors(path: Path) -> Iterator[tuple[str, str]]:
 def _size(num_bytes: int) -> str:
     if num_bytes >= 2**30 / 10:
         return f"{num_bytes / 2**30:.2f} GiB"
-    return f"{num_bytes / 2**20:.2f} MiB"
+    return f"{num_bytes / 2**20:.2f} MiB" if num_bytes >= 2**20 / 10 else f"{num_bytes / 2**10:.2f} KiB"
 
 
 if __name__ == "__main__":

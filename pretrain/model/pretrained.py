@@ -1,5 +1,6 @@
 """Models in Hugging Face format: a finished one written as `from_pretrained` reads it, and one from elsewhere read to begin with."""
 
+import os
 import shutil
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
@@ -141,10 +142,10 @@ def lacking_heads(wanted: Iterable[str], found: Collection[str], place: Path) ->
 
 
 def _from_pretrained(config: Config, folder: Path) -> tuple[Any, dict[str, Any]]:
-    settings = dict(local_files_only=True, use_safetensors=True, dtype="float32", output_loading_info=True)
+    model_class = architecture_of(config.objective)
     try:
         with _quiet():
-            return architecture_of(config.objective).from_pretrained(folder, **settings)
+            return model_class.from_pretrained(folder, local_files_only=True, use_safetensors=True, dtype="float32", output_loading_info=True)
     except Exception as error:  # the libraries' errors have no common ancestor
         raise _unreadable(folder, error) from error
 
@@ -168,8 +169,12 @@ def _unreadable(folder: Path, error: Exception) -> UserError:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without transformers' own bars and reports; what matters in them is said by the run."""
+    """Without transformers' own bars and reports, nor a word from DeepSpeed, which it looks for; what matters is said by the run."""
+    import torch
     from transformers.utils import logging
+
+    if not torch.cuda.is_available():
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
 
     bars, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
     logging.disable_progress_bar()
