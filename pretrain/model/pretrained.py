@@ -143,11 +143,15 @@ def lacking_heads(wanted: Iterable[str], found: Collection[str], place: Path) ->
 
 def _from_pretrained(config: Config, folder: Path) -> tuple[Any, dict[str, Any]]:
     model_class = architecture_of(config.objective)
+    told = {"output_loading_info": True, "ignore_mismatched_sizes": True}  # the latter are then named, and refused here
     try:
         with _quiet():
-            return model_class.from_pretrained(folder, local_files_only=True, use_safetensors=True, dtype="float32", output_loading_info=True)
+            model, report = model_class.from_pretrained(folder, local_files_only=True, use_safetensors=True, dtype="float32", **told)
     except Exception as error:  # the libraries' errors have no common ancestor
         raise _unreadable(folder, error) from error
+    for name, found, wanted in sorted(report["mismatched_keys"]):
+        raise _unreadable(folder, f"{name} is {tuple(found)}, by its config.json {tuple(wanted)}")
+    return model, report
 
 
 def _config_in(folder: Path) -> "PretrainedConfig":
@@ -159,7 +163,7 @@ def _config_in(folder: Path) -> "PretrainedConfig":
         raise _unreadable(folder, error) from error
 
 
-def _unreadable(folder: Path, error: Exception) -> UserError:
+def _unreadable(folder: Path, error: Exception | str) -> UserError:
     reason = str(error).strip().partition("\n")[0]
     return UserError(
         f"run.init_from: {folder} holds no whole model in Hugging Face format with its weights in safetensors ({reason}); "
