@@ -77,9 +77,11 @@ class _OfCheckpoint:
 
     def __init__(self, config: Config, vocabulary: "Vocabulary", vocabulary_hash: str) -> None:
         from came.checkpoint import MASTER, sizes
+        from pretrain import distributed
         from pretrain.model.pretrained import WRAPPER_PREFIX, lacking_heads, parameter_shapes
 
-        opened = opening.open_whole(opening.named(Path(config.run.init_from or "").expanduser()))
+        given = Path(config.run.init_from or "").expanduser()
+        opened = opening.open_whole(distributed.on_main(lambda: opening.named(given)))  # the other run may be going on
         _refuse_another_model(config, opened.path, opened.config)
         if opened.manifest["vocabulary_hash"] != vocabulary_hash:
             raise _another_vocabulary(opened.path)

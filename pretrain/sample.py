@@ -140,10 +140,12 @@ def _find(path: Path) -> Path:
 def _load(folder: Path, device_name: str) -> Loaded:
     from transformers.utils import logging
 
+    from pretrain.model.pretrained import quiet
+
     device = _device(device_name)
     logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    loaded = _load_exported(folder) if (folder / "config.json").exists() else _load_checkpoint(folder)
+    with quiet():
+        loaded = _load_exported(folder) if (folder / "config.json").exists() else _load_checkpoint(folder)
     loaded.model.to(device).eval()
     return loaded
 

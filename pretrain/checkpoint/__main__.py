@@ -137,7 +137,8 @@ def _facts(found: "Manifest") -> Iterator[tuple[str, str]]:
     progress, git = progress_of(found), found.get("git")
     samples = progress.position(found["config"]["train"]["global_batch_size"])
     yield "progress", f"step {progress.step:,}, {progress.skipped_steps:,} skipped, {samples:,} samples, loss scale {progress.loss_scale:g}"
-    yield "saved at", f"{found['ranks']} ranks, ZeRO stage {found['config']['zero']['stage']}"
+    ranks = found["ranks"]
+    yield "saved at", f"{ranks} {'rank' if ranks == 1 else 'ranks'}, ZeRO stage {found['config']['zero']['stage']}"
     yield "size", f"{_size(total_bytes(found))} in {len(found['files'])} files"
     yield "versions", ", ".join(f"{name} {version}" for name, version in found.get("versions", {}).items() if version)
     yield "git", f"{git['repository']} {git['commit']}{', with changes' if git['dirty'] else ''}" if git else "none"

@@ -47,7 +47,7 @@ def export(config: Config, tokenizer_dir: Path, checkpoint: Path, folder: Path) 
     temporary = folder.with_name(folder.name + ".tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     try:
-        with _quiet():
+        with quiet():
             model.save_pretrained(temporary)
         for file in tokenizer_dir.iterdir():
             shutil.copy2(file, temporary)
@@ -145,7 +145,7 @@ def _from_pretrained(config: Config, folder: Path) -> tuple[Any, dict[str, Any]]
     model_class = architecture_of(config.objective)
     told = {"output_loading_info": True, "ignore_mismatched_sizes": True}  # the latter are then named, and refused here
     try:
-        with _quiet():
+        with quiet():
             model, report = model_class.from_pretrained(folder, local_files_only=True, use_safetensors=True, dtype="float32", **told)
     except Exception as error:  # the libraries' errors have no common ancestor
         raise _unreadable(folder, error) from error
@@ -172,7 +172,7 @@ def _unreadable(folder: Path, error: Exception | str) -> UserError:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Without transformers' own bars and reports, nor a word from DeepSpeed, which it looks for; what matters is said by the run."""
     import torch
     from transformers.utils import logging

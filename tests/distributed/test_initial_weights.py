@@ -32,7 +32,7 @@ LAYOUTS = {
     "in the host's memory": ("zero=stage2", "train.precision=bf16", "zero.offload=cpu"),
 }
 OBJECTIVES = ("mlm_nsp", "mlm")
-ENGINES = [(layout, "mlm_nsp") for layout in LAYOUTS] + [("stage 1", "mlm"), ("stage 3", "mlm")]
+ENGINES = [(layout, "mlm_nsp") for layout in LAYOUTS] + [("stage 3", "mlm")]
 """(layout, objective of the new run)"""
 CELLS = [(engine, form, source) for engine in ENGINES for form in ("run", "export") for source in OBJECTIVES]
 """(engine, what is given, objective of the source)"""

@@ -80,7 +80,7 @@ def test_show_tells_what_one_holds(made: Path, say) -> None:
     code, output, errors = say("show", made)
     rows = dict(line.strip().split("  ", 1) for line in output.splitlines())
     assert (code, errors) == (0, "")
-    assert rows["progress"] == "step 4, 1 skipped, 1,280 samples, loss scale 1" and rows["saved at"] == "1 ranks, ZeRO stage 2"
+    assert rows["progress"] == "step 4, 1 skipped, 1,280 samples, loss scale 1" and rows["saved at"] == "1 rank, ZeRO stage 2"
     assert rows["git"] == f"here {'f' * 40}, with changes" and rows["wandb id"] == "abc123"
     assert rows["model"] == "bert_tiny, mlm_nsp" and rows["optimizer"] == "came, peak lr 1e-05, schedule constant"
     parameters = re.fullmatch(r"(\d+) tensors, ([\d,]+) parameters, (.*)", rows["master"])
