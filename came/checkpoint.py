@@ -44,7 +44,7 @@ def write(state: State, folder: Path, group: Any = None) -> None:
             dcp.save(state, storage_writer=dcp.FileSystemWriter(folder), process_group=group)
     except RuntimeError as error:
         if "inline_container" in str(error):  # how torch's own writer says that a file took less than it was given
-            raise OSError(str(error).partition("\n")[0]) from error
+            raise OSError("a file could not be written whole; the disk is full or failing") from error
         raise
 
 
@@ -107,8 +107,10 @@ def _is_master(key: str) -> bool:
 
 
 def _read(state: State, folder: Path, no_dist: bool = False) -> None:
+    reader = SafeReader(folder)
+    reader.read_metadata()  # `dcp.load` would hide why it cannot
     with _plain_errors():
-        dcp.load(state, storage_reader=SafeReader(folder), no_dist=no_dist)
+        dcp.load(state, storage_reader=reader, no_dist=no_dist)
 
 
 @contextmanager

@@ -97,9 +97,12 @@ def _write_plain(opened: "Opened", output: Path) -> None:
     temporary = output.with_name(output.name + ".tmp")
     try:
         torch.save(content, temporary)
-    except (OSError, RuntimeError) as error:  # the latter is torch's word for a disk that takes no more
+    except OSError:
         temporary.unlink(missing_ok=True)
-        raise OSError(str(error).partition("\n")[0]) from error
+        raise
+    except RuntimeError as error:  # torch's word for a file that took less than it was given, or could not be made
+        temporary.unlink(missing_ok=True)
+        raise OSError("the file could not be written whole") from error
     temporary.replace(output)
 
 

@@ -67,13 +67,20 @@ class Recorder:
         """A line for the user alone."""
         self._say(text)
 
-    def close(self) -> None:
-        if self._active:
-            if self._bar is not None:
-                self._bar.close()
-                self._bar = None
-            self._tracker.finish()
+    def close(self) -> bool:
+        """Bring everything home; whether every line is in the file, which is said where it is not."""
+        if not self._active:
+            return True
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+        self._tracker.finish()
+        try:
             self._writer.close()
+        except OSError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return False
+        return True
 
     def _say(self, text: str) -> None:
         if self._active:

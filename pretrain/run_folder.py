@@ -13,7 +13,7 @@ from pretrain.config.consistency import differences, mathematical_settings, othe
 from pretrain.config.schema import Config
 from pretrain.config.serialise import from_yaml, to_yaml
 from pretrain.errors import UserError
-from pretrain.metrics import last, read_metrics
+from pretrain.metrics import Line, last, read_metrics
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,8 @@ class Beginning:
     """The run has already reached its end."""
     changed: tuple[str, ...] = ()
     """Settings that differ from those of the last time and change no number, as `zero.stage: 2 -> 3`."""
+    ranks: int | None = None
+    """Of the last time."""
 
 
 @dataclass(frozen=True)
@@ -118,6 +120,7 @@ class RunFolder:
             begun=start is not None,
             finished=end is not None and not end.get("diverged"),
             changed=tuple(differences(other_settings(old), other_settings(config))),
+            ranks=_ranks(lines),
         )
 
     def claim(self, config: Config) -> None:
@@ -157,6 +160,12 @@ class RunFolder:
             raise UserError(
                 f"the run in {self.path} was made with other settings ({'; '.join(changed)}); give another run.name, or the old settings"
             )
+
+
+def _ranks(lines: list[Line]) -> int | None:
+    """How many ranks the run had when it was last started."""
+    resume, start = last(lines, "resume"), last(lines, "start")
+    return resume["ranks"] if resume else start["plan"]["ranks"] if start and "plan" in start else None
 
 
 def _contents(folder: Path) -> dict[str, bytes]:

@@ -144,6 +144,7 @@ def _load(folder: Path, device_name: str) -> Loaded:
 
     device = _device(device_name)
     logging.set_verbosity_error()
+    logging.disable_progress_bar()
     with quiet():
         loaded = _load_exported(folder) if (folder / "config.json").exists() else _load_checkpoint(folder)
     loaded.model.to(device).eval()

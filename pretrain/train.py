@@ -2,7 +2,6 @@
 
 import hashlib
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
@@ -11,11 +10,11 @@ from typing import Any
 
 import torch
 
-from pretrain import distributed, durable, initial_weights, rank_log, stopping
+from pretrain import distributed, initial_weights, rank_log, stopping
 from pretrain.batch_plan import BatchPlan
-from pretrain.checkpoint import manifest, restoring
+from pretrain.checkpoint import manifest
+from pretrain.checkpoint.keeper import Keeper
 from pretrain.checkpoint.progress import Progress
-from pretrain.checkpoint.saving import Saver
 from pretrain.config.schema import Config
 from pretrain.data.batches import make_batches
 from pretrain.data.loader import windows
@@ -53,10 +52,6 @@ def train(config: Config, prepared_folder: Path) -> int:
     return code
 
 
-_RETRY_SECONDS = 60.0
-"""After a save that failed, until the next try."""
-
-
 class Trainer:
     """One run on this rank: everything it needs, set up in `__init__`, and the loop."""
 
@@ -85,9 +80,8 @@ class Trainer:
         distributed.on_main(self._claim_folder)
         rank_log.open_log(folder.logs, self.batch.world_size)
         self.recorder = Recorder(config, folder, self.plan)
-        self.saver = Saver(folder.checkpoint_folder, config.checkpoint, self._about(), self._prepare_folder)
+        self.keeper = Keeper(self.engine, config, folder, self.recorder, prepared.tokenizer_dir, self._about())
         self._control = distributed.cpu_group() if torch.cuda.is_available() else None
-        self._retry_at: float | None = None
         self.stopwatch = Stopwatch(self.recorder.earlier_seconds)
         profiled = config.train.profile_steps if distributed.is_main() else []
         self.profiler = StepProfiler(profiled, folder.profile, distributed.rank(), self.recorder.say)
@@ -110,8 +104,7 @@ class Trainer:
             distributed.on_main(lambda: export(self.config, self.folder.tokenizer, final, self.folder.export))
         self._record("end")
         stopping.over()
-        self.recorder.close()
-        return DONE
+        return DONE if self.recorder.close() else FAULT
 
     def _train(self) -> int:
         """From where the run stands to the end of the schedule, or to where it has to stop."""
@@ -152,9 +145,9 @@ class Trainer:
             if self._is_due(config.eval_every_steps, progress.step):
                 self._evaluate()
             if self._is_due(config.checkpoint_every_steps, progress.step):
-                self._save()
+                self.keeper.save(progress)
         stream.close()
-        return DONE if self._is_saved() else FAULT
+        return DONE if self.keeper.is_saved(progress) else FAULT
 
     # Beginning and end --------------------------------------------------------------------------------------------------------
 
@@ -189,14 +182,15 @@ class Trainer:
     def _begin(self) -> None:
         self.recorder.show_plan(self.plan)
         if self.beginning.candidates:
-            self._go_on()
+            vars(self.progress).update(vars(self.keeper.go_on(self.beginning.candidates)))
         origin = self._take_initial_weights()
         if not self.beginning.begun:
             unigram = unigram_loss(self.prepared, self.validation, self.config) if distributed.is_main() else 0.0
             facts = {"data_fingerprint": self.data_fingerprint, "plan": self.plan.as_dict(), **origin, **self.recorder.made_with}
             self.recorder.record("start", 0, unigram_loss=unigram, **facts)
         if self.beginning.begun or self.beginning.candidates:
-            changed = list(self.beginning.changed)
+            before, now = self.beginning.ranks or self.batch.world_size, self.batch.world_size
+            changed = [*self.beginning.changed, *([f"ranks: {before} -> {now}"] if before != now else [])]
             self._record("resume", ranks=self.batch.world_size, changed=changed, **origin, **self.recorder.made_with)
             self.recorder.say(f"going on from step {self.progress.step} of the run in {self.folder.path}")
             if changed:
@@ -212,27 +206,18 @@ class Trainer:
             self.recorder.say(line)
         return {"init_from": found.origin}
 
-    def _go_on(self) -> None:
-        """Load the newest checkpoint that is whole."""
-        chosen = restoring.choose(self.beginning.candidates, fall_back=self.config.run.resume != "must")
-        for path, problem in chosen.damaged.items():
-            aside = distributed.on_main(lambda path=path: self.folder.checkpoint_folder.set_aside(path))
-            self.recorder.say(f"warning: {path} is damaged ({problem}); it is now {aside.name}, and {chosen.path.name} is used instead")
-        vars(self.progress).update(vars(restoring.restore(self.engine, chosen)))
-        self.saver.newest = Progress(**asdict(self.progress))
-
     def _stop_on_request(self) -> int:
         """A checkpoint, unless nothing has happened yet; the same command goes on from it."""
         if self.progress.position(1) == 0:
             self.recorder.say("stopped on request before the first step; the same command begins again")
             return STOPPED_ON_REQUEST
-        if not self._is_saved():
+        if not self.keeper.is_saved(self.progress):
             return FAULT
         self.recorder.say(f"stopped on request after step {self.progress.step}; the same command goes on from there")
         return STOPPED_ON_REQUEST
 
     def _stop_diverged(self, result: StepResult, skipped: int) -> int:
-        self._is_saved()
+        self.keeper.is_saved(self.progress)
         self._record("end", diverged=True)
         if distributed.is_main():
             print(
@@ -242,76 +227,16 @@ class Trainer:
             )
         return DIVERGED
 
-    # Requests and checkpoints -------------------------------------------------------------------------------------------------
+    # In the middle ------------------------------------------------------------------------------------------------------------
 
     def _is_asked_to_stop(self) -> bool:
         """Whether any rank was, which all hear alike; a checkpoint that is asked for, or due for another try, is begun on the way."""
-        if self.saver.finished():
-            self._hear_of_save()
-        retry = self._retry_at is not None and time.monotonic() >= self._retry_at
-        stop, save = distributed.any_over_ranks([stopping.requested(), stopping.save_requested() or retry], self._control)
+        self.keeper.listen()
+        flags = [stopping.requested(), stopping.save_requested() or self.keeper.retry_is_due]
+        stop, save = distributed.any_over_ranks(flags, self._control)
         if save and not stop and self.progress.position(1):
-            self._save()
+            self.keeper.save(self.progress)
         return stop
-
-    def _save(self) -> None:
-        self._hear_of_save()
-        self.saver.save(self.engine, self.progress)
-        if not self.config.checkpoint.asynchronous:
-            self._hear_of_save()
-
-    def _hear_of_save(self) -> None:
-        """Wait for the save that is going on, if one is, and tell what became of it."""
-        saved = self.saver.wait()
-        if saved is None:
-            return
-        step = saved.progress.step
-        if saved.error is not None:
-            self._retry_at = time.monotonic() + _RETRY_SECONDS
-            kept = f"step {self.saver.newest.step} is the last good one" if self.saver.newest else "there is none yet"
-            self.recorder.say(f"warning: the checkpoint of step {step} could not be written ({saved.error}); {kept}; trying again later")
-            return
-        self._retry_at = None
-        self.recorder.record(
-            "checkpoint",
-            step,
-            samples=saved.progress.position(self.batch.global_batch_size),
-            path=str(saved.path.relative_to(self.folder.path)),
-            bytes=saved.num_bytes,
-            copy_seconds=saved.copy_seconds,
-            save_seconds=saved.seconds,
-        )
-
-    def _is_saved(self) -> bool:
-        """See to it that a checkpoint holds the run as it stands; says so where none can be written."""
-        self._hear_of_save()
-        if not self._is_newest_saved():
-            self._save()
-            self._hear_of_save()
-        if self._is_newest_saved():
-            return True
-        newest = f"the last good one is of step {self.saver.newest.step}" if self.saver.newest else "there is none"
-        if distributed.is_main():
-            print(
-                f"error: the checkpoint of step {self.progress.step} could not be written (see above), {newest}; "
-                f"mend {self.folder.path} and give the same command again",
-                file=sys.stderr,
-            )
-        return False
-
-    def _is_newest_saved(self) -> bool:
-        newest = self.saver.newest
-        return newest is not None and newest.position(1) == self.progress.position(1)
-
-    def _prepare_folder(self) -> None:
-        """Before each save: the run folder as it must be, also where somebody removed it, with all metrics up to now on the disk."""
-        if not self.folder.config.exists():
-            self.folder.claim(self.config)
-            self.folder.keep_tokenizer(self.prepared.tokenizer_dir)
-        if self.folder.metrics.exists():
-            durable.flush(self.folder.metrics)
-
-    # In the middle ------------------------------------------------------------------------------------------------------------
 
     def _is_due(self, every: int, step: int) -> bool:
         """Whether `step` is one in `every` (0: never) or the last."""

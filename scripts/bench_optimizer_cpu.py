@@ -16,6 +16,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import torch
+from machine import processor
 from torch import nn
 
 import came
@@ -82,7 +83,7 @@ def report(seconds: dict[str, list[float]]) -> str:
         "",
         f"`python {shlex.join(sys.argv)}`",
         "",
-        f"{_processor()}, {torch.get_num_threads()} thread(s), {versions}, Python {platform.python_version()}; fp32, medians of"
+        f"{processor()}, {torch.get_num_threads()} thread(s), {versions}, Python {platform.python_version()}; fp32, medians of"
         f" {len(seconds[MEASURE])} interleaved repeats after one step of warm-up.",
         "",
         "| optimizer | median ms | x fused AdamW | every repeat, ms |",
@@ -94,11 +95,6 @@ def report(seconds: dict[str, list[float]]) -> str:
     faster = medians[PUBLISHED] / medians["came.CAME"]
     lines += ["", f"came.CAME is {faster:.2f} times as fast as {PUBLISHED}."]
     return "\n".join(lines) + "\n"
-
-
-def _processor() -> str:
-    models = [line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
-    return f"{models[0]}, {len(models)} core(s)" if models else platform.processor()
 
 
 def main() -> None:

@@ -48,7 +48,7 @@ def srun_variables(rank: int, ranks: int, **more: str) -> dict[str, str]:
 
 def _srun(program: list[str], folder: Path, ranks: int, environment: dict[str, str], timeout: float) -> Done:
     """One process per task, all on one terminal; nobody ends the others when one fails."""
-    port = {"MASTER_PORT": str(_free_port())}  # the one from SLURM_JOB_ID may be another test's
+    port = {"MASTER_PORT": str(free_port())}  # the one from SLURM_JOB_ID may be another test's
     with (folder / "stdout").open("w+") as output, (folder / "stderr").open("w+") as errors:
         tasks = [
             subprocess.Popen(
@@ -66,7 +66,7 @@ def _srun(program: list[str], folder: Path, ranks: int, environment: dict[str, s
         return Done(max(code if code >= 0 else 128 - code for code in codes), output.read(), errors.read())
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]

@@ -22,6 +22,7 @@ from pretrain.model.build import build_model, vocabulary_in
 from pretrain.optim import build_optimizer
 from pretrain.run_folder import RunFolder
 from tests.distributed.test_layout_invariance import write_corpus
+from tests.forked_runs import SMALL, ForkedRuns
 from tests.made_runs import BERT, TINY, checkpoint_of, hash_of, make_run
 
 LAYOUTS = {
@@ -104,28 +105,22 @@ def test_masters_are_the_source_s_to_the_bit(folder: Path, begun: list, cell: tu
         assert name not in given or not torch.equal(values, drawn[name]), name
 
 
-def test_a_run_begins_with_them_records_them_and_goes_on_without_them(run_pretrain) -> None:
+def test_a_run_begins_with_them_records_them_and_goes_on_without_them(tmp_path: Path) -> None:
     """At a learning rate at which no weight moves, the new run's final masters are the source's."""
-    folder = run_pretrain.folder
-    write_corpus(folder / "corpus.txt")
-    source = make_run(folder / "source", *BERT, texts=["the cat sees the moon at night"] * 9)
-    settings = (*TINY, "model=bert_tiny", "objective=mlm_nsp", "data=text", "data.paths=[corpus.txt]", "data.cache_dir=cache",
-                "data.validation_fraction=0.1", "run.dir=runs", "run.name=new", "run.export=false", "tracker=none",
-                "launch.num_processes=1", "zero=stage1", "train.precision=bf16", "optimizer.lr=1e-30", "train.global_batch_size=4",
-                "train.micro_batch_size=4", "train.eval_samples=4", "train.num_steps=2", "train.checkpoint_every_steps=1",
-                "run.init_from=source")  # fmt: skip
-    done = run_pretrain(*settings, "tokenizer.vocab_size=60")
-    assert done.returncode == 2 and "Traceback" not in done.stderr
-    said = done.stderr.splitlines()[-1]
-    assert said.startswith("error: run.init_from: the weights in ") and "a run keeps it in its tokenizer/" in said
-    assert not (folder / "runs").exists()
+    write_corpus(tmp_path / "corpus.txt")
+    source = make_run(tmp_path / "source", *BERT, texts=["the cat sees the moon at night"] * 9)
+    runs, run = ForkedRuns(tmp_path), RunFolder(tmp_path / "runs" / "new")
+    settings = (*SMALL, *TINY, "model=bert_tiny", "objective=mlm_nsp", "run.name=new", "run.init_from=source", "optimizer.lr=1e-30",
+                "zero=stage2", "train.precision=bf16", "train.num_steps=2", "train.checkpoint_every_steps=1")  # fmt: skip
+    ended = runs.run(*settings, "tokenizer.vocab_size=60")
+    assert ended.codes == [2, 2] and "Traceback" not in ended.said
+    assert "error: run.init_from: the weights in source/checkpoints/step_00000004 were trained with another vocabulary" in ended.said
+    assert not run.path.exists()
 
-    settings = (*settings, "tokenizer.path=source/tokenizer", "tokenizer.vocab_size=null")
-    done = run_pretrain(*settings)
-    assert done.returncode == 0, done.stderr
-    assert "from  the weights of source; optimizer and schedule begin anew" in done.stderr
-    assert f"begins with the weights of step 4 in source/checkpoints/{checkpoint_of(source).name}" in done.stderr
-    run = RunFolder(folder / "runs" / "new")
+    ended = runs.run(*settings, "tokenizer.path=source/tokenizer", "tokenizer.vocab_size=null")
+    assert ended.codes == [0, 0], ended.said
+    assert "from  the weights of source; optimizer and schedule begin anew" in ended.said
+    assert ended.said.count("begins with the weights of step 4 in source/checkpoints/step_00000004\n") == 1
     origin = last(read_metrics(run.metrics), "start")["init_from"]
     assert (origin["path"], origin["step"]) == ("source", 4)
     assert hash_of(run.tokenizer) == hash_of(source / "tokenizer")
@@ -135,7 +130,7 @@ def test_a_run_begins_with_them_records_them_and_goes_on_without_them(run_pretra
     shutil.rmtree(run.checkpoint(2))
     (run.checkpoints / "latest").write_text(run.checkpoint(1).name)
     run.metrics.write_text("".join(line for line in run.metrics.read_text().splitlines(keepends=True) if '"end"' not in line))
-    source.rename(folder / "gone")
-    done = run_pretrain(*settings[:-2], "tokenizer.path=gone/tokenizer", "tokenizer.vocab_size=null")
-    assert done.returncode == 0 and "going on from step 1" in done.stderr and "begins with" not in done.stderr, done.stderr
+    source.rename(tmp_path / "gone")
+    ended = runs.run(*settings, "tokenizer.path=gone/tokenizer", "tokenizer.vocab_size=null")
+    assert ended.codes == [0, 0] and "going on from step 1" in ended.said and "begins with" not in ended.said, ended.said
     assert run.checkpoint(2).exists()

@@ -1,7 +1,12 @@
 """metrics.jsonl as its readers see it."""
 
+import errno
 import json
+import os
+import shutil
 from pathlib import Path
+
+import pytest
 
 from pretrain.metrics import MetricsWriter, last, read_metrics
 
@@ -47,3 +52,59 @@ def test_numbers_that_are_not_finite_become_null(tmp_path: Path) -> None:
 
 def test_no_file_has_no_lines_and_no_last(tmp_path: Path) -> None:
     assert read_metrics(tmp_path / "none.jsonl") == [] and last([], "train") is None
+
+
+def test_a_resume_at_a_position_keeps_what_was_skipped_before_it(tmp_path: Path) -> None:
+    """Two batches skipped after step 3, a checkpoint, then one more that the run makes again."""
+    path = tmp_path / "metrics.jsonl"
+    skips = [{"kind": "skip", "step": 4, "samples": samples} for samples in (40, 50, 60)]
+    write(path, {"kind": "train", "step": 3, "samples": 30}, *skips, {"kind": "resume", "step": 3, "samples": 50})
+    assert [line["samples"] for line in read_metrics(path)] == [30, 40, 50, 50]
+
+
+class Disk:
+    """Takes `room` bytes, and after that none."""
+
+    def __init__(self, room: int) -> None:
+        self.room = room
+
+    def write(self, descriptor: int, data: bytes) -> int:
+        taken = min(self.room, len(data))
+        self.room -= taken
+        if not taken:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return _write(descriptor, data[:taken])
+
+
+_write = os.write
+
+
+def test_lines_wait_for_room_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    path, disk = tmp_path / "metrics.jsonl", Disk(room=70)
+    monkeypatch.setattr(os, "write", disk.write)
+    writer = MetricsWriter(path)
+    for step in (1, 2, 3):
+        writer.write("train", step=step, loss=0.5)
+    assert [line["step"] for line in read_metrics(path)] == [1]  # the second is torn
+    assert [record.message for record in caplog.records] == [
+        f"warning: {path} cannot be written (No space left on device); its lines wait in memory"
+    ]
+    disk.room = 1000
+    writer.write("train", step=4, loss=0.5)
+    assert [line["step"] for line in read_metrics(path)] == [1, 2, 3, 4]
+    assert caplog.records[-1].message == f"{path} can be written again; no line is missing"
+    disk.room = 0
+    writer.write("end", step=4)
+    with pytest.raises(OSError, match="its last 1 lines are lost"):
+        writer.close()
+
+
+def test_a_removed_folder_comes_back_with_the_next_line(tmp_path: Path) -> None:
+    path = tmp_path / "run" / "metrics.jsonl"
+    path.parent.mkdir()
+    writer = MetricsWriter(path)
+    writer.write("train", step=1)
+    shutil.rmtree(path.parent)
+    writer.write("train", step=2)
+    writer.close()
+    assert [line["step"] for line in read_metrics(path)] == [2]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from pretrain.checkpoint import manifest
 from pretrain.config.compose import compose
 from pretrain.config.schema import Config
 from pretrain.errors import UserError
@@ -28,9 +29,10 @@ def write(folder: RunFolder, *lines: dict) -> None:
 
 
 def add_checkpoint(folder: RunFolder, step: int) -> None:
-    folder.checkpoint(step).mkdir(parents=True)
-    (folder.checkpoint(step) / ".metadata").touch()
-    (folder.checkpoints / "latest").write_text(folder.checkpoint(step).name)
+    temporary = folder.checkpoint_folder.begin(step)
+    (temporary / ".metadata").touch()
+    manifest.write(temporary, {"step": step}, manifest.described(temporary, [".metadata"]), {})
+    folder.checkpoint_folder.publish(step)
 
 
 START = {"kind": "start", "step": 0, "data_fingerprint": "abc"}
@@ -38,7 +40,7 @@ START = {"kind": "start", "step": 0, "data_fingerprint": "abc"}
 
 def test_looking_changes_nothing(config: Config, folder: RunFolder) -> None:
     found = folder.inspect(config)
-    assert (found.checkpoint, found.begun, found.finished) == (None, False, False)
+    assert (found.candidates, found.begun, found.finished) == ((), False, False)
     assert not folder.path.exists()
 
 
@@ -53,7 +55,8 @@ def test_a_checkpoint_is_gone_on_from(config: Config, folder: RunFolder) -> None
     add_checkpoint(folder, 20)
     add_checkpoint(folder, 40)
     found = folder.inspect(config, "abc")
-    assert (found.checkpoint, found.begun, found.finished) == (folder.checkpoint(40), True, False)
+    assert (found.candidates, found.begun, found.finished) == ((folder.checkpoint(40), folder.checkpoint(20)), True, False)
+    assert folder.latest_checkpoint() == folder.checkpoint(40)
 
 
 @pytest.mark.parametrize(("end", "finished"), [({}, True), ({"diverged": True}, False)])
@@ -87,13 +90,29 @@ def test_a_folder_without_its_config_is_not_written_over(config: Config, folder:
 
 
 @pytest.mark.parametrize("name", ["", "step_00000099"])
-def test_a_latest_that_names_nothing_is_one_line_with_the_mend(config: Config, folder: RunFolder, name: str) -> None:
+def test_a_latest_that_names_nothing_is_no_reason_to_lose_the_others(config: Config, folder: RunFolder, name: str) -> None:
     folder.claim(config)
     write(folder, START)
     add_checkpoint(folder, 20)
     (folder.checkpoints / "latest").write_text(name)
-    with pytest.raises(UserError, match="not a whole checkpoint; write step_00000020 into"):
+    assert folder.inspect(config).candidates == (folder.checkpoint(20),)
+    config.run.resume = "must"
+    with pytest.raises(UserError, match="no checkpoint that .*latest names"):
         folder.inspect(config)
+
+
+def test_readers_take_the_newest_that_is_whole(folder: RunFolder) -> None:
+    add_checkpoint(folder, 20)
+    add_checkpoint(folder, 40)
+    (folder.checkpoint(40) / ".metadata").unlink()
+    assert folder.latest_checkpoint() == folder.checkpoint(20)
+
+
+def test_changes_without_effect_on_the_mathematics_are_listed(config: Config, folder: RunFolder) -> None:
+    folder.claim(config)
+    write(folder, START)
+    config.zero.stage, config.train.micro_batch_size = 3, 8
+    assert folder.inspect(config, "abc").changed == ("train.micro_batch_size: 32 -> 8", "zero.stage: 2 -> 3")
 
 
 def test_a_config_of_another_kind_is_one_line(config: Config, folder: RunFolder) -> None:

@@ -1,0 +1,92 @@
+"""kill -9 at every point of a step and of a save: the same command goes on, to the same bits, and its metrics have no gap."""
+
+import random
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from came.checkpoint import load_masters
+from pretrain.metrics import read_metrics
+from pretrain.run_folder import RunFolder
+from tests.distributed.test_layout_invariance import write_corpus
+from tests.faults.fault_points import POINTS
+from tests.forked_runs import SMALL, ForkedRuns
+
+STAGES = ("zero=stage2 train.precision=bf16", "zero=stage3 train.precision=fp32", "zero=stage1 train.precision=bf16", "zero=stage0")
+"""In turn, so that each point meets one."""
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> ForkedRuns:
+    folder = tmp_path_factory.mktemp("runs")
+    write_corpus(folder / "corpus.txt")
+    return ForkedRuns(folder)
+
+
+def told(folder: RunFolder) -> list[tuple]:
+    """What a reader sees of training and evaluation."""
+    return [(line["kind"], line["step"], line["loss"]) for line in read_metrics(folder.metrics) if line["kind"] in ("train", "eval")]
+
+
+def final_masters(folder: RunFolder) -> dict[str, torch.Tensor]:
+    return load_masters(folder.checkpoint(8))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(runs: ForkedRuns) -> dict[str, tuple[dict[str, torch.Tensor], list[tuple]]]:
+    found = {}
+    for number, stage in enumerate(STAGES):
+        ended = runs.run(*SMALL, *stage.split(), f"run.name=undisturbed{number}")
+        assert ended.codes == [0, 0], ended.said
+        folder = RunFolder(runs.folder / "runs" / f"undisturbed{number}")
+        found[stage] = final_masters(folder), told(folder)
+    return found
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_a_killed_run_goes_on_to_the_same_bits(runs: ForkedRuns, undisturbed: dict, point: str) -> None:
+    stage = STAGES[list(POINTS).index(point) % len(STAGES)]
+    command = *SMALL, *stage.split(), f"run.name={point}"
+    folder = RunFolder(runs.folder / "runs" / point)
+    killed = runs.run(*command, fault=POINTS[point])
+    assert killed.codes == [-9, -9], killed.said
+    whole_before = folder.latest_checkpoint()
+    assert whole_before is not None
+
+    assert "going on from step" in finish(runs, command)
+    assert_same_end(folder, undisturbed[stage])
+
+
+def finish(runs: ForkedRuns, command: tuple[str, ...]) -> str:
+    ended = runs.run(*command)
+    assert ended.codes == [0, 0], ended.said
+    return ended.said
+
+
+def assert_same_end(folder: RunFolder, undisturbed: tuple[dict[str, torch.Tensor], list[tuple]]) -> None:
+    masters, lines = undisturbed
+    found = final_masters(folder)
+    assert found.keys() == masters.keys() and all(torch.equal(found[name], masters[name]) for name in masters)
+    assert told(folder) == lines
+    assert sorted(path.name for path in folder.checkpoints.iterdir()) == ["latest", "step_00000006", "step_00000008"]
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("victim", [None, 0, 1], ids=["all", "rank 0 alone", "rank 1 alone"])
+@pytest.mark.parametrize("number", range(20))
+def test_killed_at_any_moment_it_goes_on_to_the_same_bits(runs: ForkedRuns, undisturbed: dict, number: int, victim: int | None) -> None:
+    """The moments are spread over the whole length of a run; two in a row, and the second may hit what the first left."""
+    stage, draw = STAGES[number % len(STAGES)], random.Random(f"{number} {victim}")
+    command = *SMALL, *stage.split(), f"run.name=random_{number}_{victim}"
+    begun = time.monotonic()
+    runs.run(*SMALL, *stage.split(), f"run.name=measured_{number}_{victim}")
+    length = time.monotonic() - begun
+    for _ in range(2):
+        moment = draw.uniform(0, length)
+        killed = runs.run(*command, kill=(moment, victim))
+        print(f"killed after {moment:.2f} of {length:.2f} s: {killed.codes}")
+        assert "Traceback" not in killed.said, killed.said
+    finish(runs, command)
+    assert_same_end(RunFolder(runs.folder / "runs" / f"random_{number}_{victim}"), undisturbed[stage])
