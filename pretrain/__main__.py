@@ -5,7 +5,7 @@ Heavy imports wait until they are needed, so that `--help` and a mistake in the 
 
 import sys
 
-from pretrain import __version__
+from pretrain import __version__, stopping
 from pretrain.command import Parser, run_command
 from pretrain.config.location import group_choices
 
@@ -42,6 +42,8 @@ def _run(arguments: list[str]) -> int:
     if options.help:
         print(_help(options.config_dir))
         return 0
+    if not options.cfg:
+        stopping.listen()
     from pretrain.config.compose import compose
 
     config = compose(options.overrides, options.config_dir)

@@ -2,7 +2,8 @@
 
 `Engine` accumulates one whole window of micro-batches into the gradient of the global mean loss, and applies or skips one optimizer
 step. It drives the accumulation boundary itself, owns the learning rate, and guarantees what DeepSpeed does not at every stage: a
-step with a non-finite gradient is never applied, is reported, and leaves weights and state as they were.
+step with a non-finite loss or gradient, or one that the caller refuses by its gradient norm, is never applied, is reported, and leaves
+weights and state as they were.
 """
 
 import collections
@@ -12,8 +13,9 @@ import logging
 import math
 import os
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 import torch.distributed as dist
@@ -34,11 +36,24 @@ class StepResult:
 
     applied: bool
     grad_norm: float
-    """Global gradient norm before clipping; not finite where the step was skipped."""
+    """Global gradient norm before clipping; where the step was skipped it is not finite, but for a spike."""
+    reason: Literal["loss_not_finite", "gradient_not_finite", "spike"] | None = None
+    """After a skip: why, on whichever rank it was."""
     bad_parameter: str | None = None
-    """After a skip: the first parameter, in the model's order, whose gradient is not finite on some rank."""
+    """After a skip: the first parameter, in the model's order, whose gradient is not finite on some rank. A loss that is not finite
+    makes all of them so."""
     loss_scale_search: bool = False
     """fp16 only: the step was skipped because the dynamic loss scale was still too large, which is ordinary."""
+
+    @property
+    def why(self) -> str:
+        """The reason of a skip, for the user."""
+        if self.reason == "spike":
+            return f"its gradient norm, {self.grad_norm:.4g}, lies too far above those of the steps before (train.spike_sigma)"
+        if self.reason == "loss_not_finite":
+            return "the loss is not finite" + (f", nor is the gradient from {self.bad_parameter} on" if self.bad_parameter else "")
+        culprit = f"the gradient of {self.bad_parameter}" if self.bad_parameter else "the gradient norm"
+        return f"{culprit} is not finite" + (" at a loss scale that was too large" if self.loss_scale_search else "")
 
 
 class Engine:
@@ -66,6 +81,9 @@ class Engine:
         self.gradient_bytes = 0
         """Bytes of the gradient pieces that this rank held at the last step."""
         self._owns_the_step = harness_owns_the_step(config)
+        self._window_loss = torch.zeros((), device=self.device)
+        if config.train.precision == "fp16":
+            self._loss_scaler.raise_error_at_min_scale = False  # it is for us to say how often a step may be skipped
 
     @property
     def model(self) -> nn.Module:
@@ -84,9 +102,8 @@ class Engine:
 
     @property
     def _loss_scaler(self):
-        """fp16 only: what holds the dynamic loss scale, at stages 1-3 and at stage 0."""
-        inner = self._engine.optimizer
-        return inner.loss_scaler if hasattr(inner, "loss_scaler") else inner.loss_scale_config
+        """fp16 only: what holds the dynamic loss scale."""
+        return self._engine.optimizer.loss_scaler
 
     # One optimizer step -------------------------------------------------------------------------------------------------------
 
@@ -109,9 +126,12 @@ class Engine:
         for index, batch in enumerate(window):
             self._engine.set_gradient_accumulation_boundary(index == len(window) - 1)
             loss = combine(self._engine(self._to_device(batch)), counts, names)
-            # DeepSpeed averages gradients over the ranks: make that the sum that a global mean needs.
-            self._engine.backward(loss * self.plan.world_size, scale_wrt_gas=False)
+            # DeepSpeed averages gradients over the ranks: make that the sum that a global mean needs. A loss can be infinite while its
+            # gradient is not (or not yet, in bf16): NaN then takes its place, and every rank finds it in the reduced gradient.
+            factor = torch.where(loss.detach().isfinite(), float(self.plan.world_size), math.nan)
+            self._engine.backward(loss * factor, scale_wrt_gas=False)
             total += loss.detach()
+        self._window_loss = total
         return total
 
     def mean_loss(self, local: Tensor) -> float:
@@ -121,10 +141,11 @@ class Engine:
             dist.all_reduce(total)
         return float(total)
 
-    def step(self, lr: float, observe_updates: bool = False) -> StepResult:
-        """Apply the accumulated gradient at learning rate `lr`, or skip it if it is not finite on any rank.
+    def step(self, lr: float, observe_updates: bool = False, refuse: Callable[[float], bool] | None = None) -> StepResult:
+        """Apply the accumulated gradient at learning rate `lr`, or skip it if the loss or the gradient is not finite on any rank.
 
-        With `observe_updates` the optimizer's `update_rms` speaks of this step.
+        With `observe_updates` the optimizer's `update_rms` speaks of this step. A step for whose global gradient norm, before clipping
+        and the same on every rank, `refuse` returns true is skipped too.
         """
         for group in self.optimizer.param_groups:
             group["lr"] = lr
@@ -132,26 +153,55 @@ class Engine:
         named = self._local_gradients()
         self.gradient_bytes = sum(grad.numel() * grad.element_size() for _, grad in named)
         norms = torch.stack(torch._foreach_norm([grad for _, grad in named])) if named else torch.zeros(0)
-        scale_before = self.loss_scale
-        applied, grad_norm = self._checked_step(norms) if self._owns_the_step else self._deepspeed_step()
+        scaler_before = dict(vars(self._loss_scaler)) if self.config.train.precision == "fp16" else {}
+        norm = self._global_norm(norms) if refuse else math.nan
+        refused = refuse is not None and math.isfinite(norm) and refuse(norm)
+        applied, found_norm = self._checked_step(norms, refused) if self._owns_the_step else self._deepspeed_step(named, refused)
         if applied:
-            return StepResult(True, grad_norm)
-        searching = self.config.train.precision == "fp16" and scale_before > self._loss_scaler.min_scale
-        return StepResult(False, grad_norm, self._first_bad([name for name, _ in named], norms), searching)
+            return StepResult(True, norm if refuse else found_norm)
+        result = StepResult(False, norm, "spike") if refused else self._not_finite([name for name, _ in named], norms, found_norm)
+        if not scaler_before:
+            return result
+        if result.reason == "gradient_not_finite":
+            return replace(result, loss_scale_search=scaler_before["cur_scale"] > self._loss_scaler.min_scale)
+        vars(self._loss_scaler).update(scaler_before)  # the loss scale had no part in it
+        return result
 
-    def _deepspeed_step(self) -> tuple[bool, float]:
+    def _global_norm(self, norms: Tensor) -> float:
+        """The norm of the whole gradient, from those of this rank's pieces; the same number on every rank. Waits for the device."""
+        square = norms.to(self.device).double().square().sum()
+        if self.plan.world_size > 1:
+            # A whole gradient, which every rank has, is the same on all of them; with the largest they decide alike even if it were not.
+            dist.all_reduce(square, dist.ReduceOp.SUM if self._holds_pieces else dist.ReduceOp.MAX)
+        return math.sqrt(float(square)) / self.loss_scale
+
+    @property
+    def _holds_pieces(self) -> bool:
+        """Whether `_local_gradients` is a share of the gradient rather than, as in BF16_Optimizer and at stage 0, the whole of it."""
+        return self.config.zero.stage > 0 and not hasattr(self._engine.optimizer, "fp32_groups_gradients")
+
+    def _deepspeed_step(self, named: Sequence[tuple[str, Tensor]], refused: bool) -> tuple[bool, float]:
+        """DeepSpeed's own step. It skips what is not finite on any rank, and a refused gradient is made so."""
+        inner, offloaded = self._engine.optimizer, self.config.zero.offload == "cpu"
+        spoilt = [grad for _, grad in named] if refused and not offloaded else []
+        if refused and offloaded:  # it looks at the norms that were taken on the way to the host
+            inner.norm_for_param_grads.update(dict.fromkeys(inner.norm_for_param_grads, torch.tensor(math.nan)))
+        if spoilt:
+            torch._foreach_mul_(spoilt, math.nan)
         self._engine.step()
+        if spoilt:  # ZeRO-3 uses these buffers again, and does not write the padding at their end
+            torch._foreach_zero_(spoilt)
         norm, applied = self._engine.get_global_grad_norm(), self._engine.was_step_applied()
-        if not applied and self.config.zero.offload == "cpu":
-            gradients = self._engine.optimizer.averaged_gradients
+        if not applied and offloaded:
+            gradients = inner.averaged_gradients
             gradients.update(dict.fromkeys(gradients))  # else DeepSpeed adds the next step's to what it has just refused
         return applied, math.nan if norm is None else float(norm)
 
-    def _checked_step(self, norms: Tensor) -> tuple[bool, float]:
+    def _checked_step(self, norms: Tensor, refused: bool) -> tuple[bool, float]:
         """The check, norm and clipping that DeepSpeed leaves out at stage 0 in fp32; gradients are the same on every rank."""
         norm = torch.linalg.vector_norm(norms)
         grad_norm = float(norm)
-        if not math.isfinite(grad_norm):
+        if refused or not math.isfinite(grad_norm):
             self._engine.zero_grad()
             return False, grad_norm
         if self.config.train.grad_clip and grad_norm > self.config.train.grad_clip:
@@ -185,10 +235,13 @@ class Engine:
             if place.handed.grad is not None and shard.interval.numel
         ]
 
-    def _first_bad(self, names: Sequence[str], norms: Tensor) -> str | None:
+    def _not_finite(self, names: Sequence[str], norms: Tensor, grad_norm: float) -> StepResult:
+        """What was not finite, and on which parameter first; asks all ranks."""
         mine = {name for name, finite in zip(names, norms.isfinite().tolist(), strict=True) if not finite}
-        bad = set().union(*distributed.gather_objects(mine))
-        return next((name for name in self.names.values() if name in bad), None)
+        bad_losses, bad_names = zip(*distributed.gather_objects((not bool(self._window_loss.isfinite()), mine)))
+        bad = set().union(*bad_names)
+        first = next((name for name in self.names.values() if name in bad), None)
+        return StepResult(False, grad_norm, "loss_not_finite" if any(bad_losses) else "gradient_not_finite", first)
 
     # Evaluation ---------------------------------------------------------------------------------------------------------------
 

@@ -9,4 +9,4 @@ STOPPED_ON_REQUEST = 85
 INTERRUPTED = 130
 """Ctrl-C."""
 DIVERGED = 1
-"""Too many steps in a row that were not finite."""
+"""Too many steps in a row were skipped."""

@@ -21,9 +21,9 @@ from typing import Any
 
 from pretrain import rank_log
 from pretrain.errors import ElsewhereError, UserError
-from pretrain.exit_codes import FAULT, USER_ERROR
+from pretrain.exit_codes import FAULT, STOPPED_ON_REQUEST, USER_ERROR
 
-MISTAKE, RAISED, VANISHED, ECHO = range(4)
+MISTAKE, RAISED, VANISHED, STOPPED, ECHO = range(5)
 
 _LOST_TOUCH = re.compile(
     r"gloo|nccl|Connection (closed|reset|refused)|Broken pipe|recvBytes|sendBytes|recvValue|remote process exited", re.IGNORECASE
@@ -39,7 +39,7 @@ class Note:
     """How a rank failed. Of several notes the smallest is the cause."""
 
     kind: int
-    """MISTAKE, RAISED, VANISHED or ECHO."""
+    """MISTAKE, RAISED, VANISHED, STOPPED or ECHO."""
     rank: int
     author: int
     """The rank that wrote it: another, where `rank` had no time to."""
@@ -61,6 +61,11 @@ class Note:
     @classmethod
     def vanished(cls, rank: int, author: int, how: str) -> "Note":
         return cls(VANISHED, rank, author, FAULT, f"rank {rank} ended without a word, {how}")
+
+    @classmethod
+    def stopped(cls, rank: int) -> "Note":
+        """On request, before it could agree with the others."""
+        return cls(STOPPED, rank, rank, STOPPED_ON_REQUEST, f"rank {rank} stopped on request")
 
 
 def _is_echo(error: BaseException) -> bool:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pretrain import rank_log
+from pretrain import rank_log, stopping
 from pretrain.batch_plan import BatchPlan
 from pretrain.config.consistency import check_runnable
 from pretrain.config.schema import Config
@@ -45,7 +45,9 @@ def launch(config: Config) -> int:
         return DONE
     if world.size == 1:
         return _train(config, prepared)
-    return run_ranks(_train, (config, prepared), _local_environments(world.size))
+    code = run_ranks(_train, (config, prepared), _local_environments(world.size))
+    stopping.over()
+    return code
 
 
 def _launch_as_one_of_many(config: Config, rank: int, size: int) -> int:
@@ -59,6 +61,7 @@ def _launch_as_one_of_many(config: Config, rank: int, size: int) -> int:
         return USER_ERROR
     rank_log.begin(rank)
     board = Board(store.clone(), rank, size)
+    stopping.before_leaving(lambda: board.pin(Note.stopped(rank)))
     watch = Watch(board)
     watch.start()
     try:
@@ -67,8 +70,6 @@ def _launch_as_one_of_many(config: Config, rank: int, size: int) -> int:
         if prepared is not None:
             distributed.init(config.launch.timeout_seconds, store)
             code = _train(config, prepared)
-    except KeyboardInterrupt:
-        raise
     except BaseException as error:
         note = Note.of(error, rank)
         if note.kind != ECHO:

@@ -60,8 +60,6 @@ class Recorder:
             self._say(f"step {step}/{self._num_steps}: {shown}, {line['tokens_per_second']:,.0f} tokens/s")
         elif kind == "eval":
             self._say(f"step {step}/{self._num_steps}: validation {shown}")
-        elif kind == "skip":
-            self._say(f"step {step} skipped: the gradient of {line['parameter']} is not finite")
 
     def say(self, text: str) -> None:
         """A line for the user alone."""

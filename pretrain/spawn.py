@@ -11,14 +11,15 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 
-from pretrain import rank_log
+from pretrain import rank_log, stopping
 from pretrain.errors import UserError
 from pretrain.exit_codes import DONE, FAULT, STOPPED_ON_REQUEST
-from pretrain.failures import MISTAKE, Note
+from pretrain.failures import ECHO, MISTAKE, Note
 from pretrain.orphans import leave_with_parent
 
 _ORDERLY = (DONE, STOPPED_ON_REQUEST)
@@ -41,6 +42,8 @@ class _Rank:
     process: BaseProcess
     reports: Connection
     report: _Report | None = None
+    left_at_once: bool = False
+    """On request, before it could agree with the others."""
 
     @property
     def finished(self) -> bool:
@@ -53,6 +56,8 @@ class _Rank:
                 self.report = self.reports.recv()
         except EOFError:
             pass
+        if self.report is None and self.process.exitcode == STOPPED_ON_REQUEST:
+            self.report, self.left_at_once = _Report(STOPPED_ON_REQUEST), True
         if self.report is None and self.process.exitcode is not None:
             code = self.process.exitcode
             how = f"killed by {signal.Signals(-code).name} (pid {self.process.pid})" if code < 0 else f"with exit code {code}"
@@ -63,29 +68,41 @@ def run_ranks(entry: Callable[..., int], arguments: tuple, environments: list[Ma
     """Call `entry(*arguments)` in one new process per environment, which is set before anything else is imported there.
 
     Returns 0, or 85 when the ranks stopped on request, or the exit code of the first that failed: its end is the others' too, and its
-    `UserError` is raised here. SIGTERM and Ctrl-C end all ranks.
+    `UserError` is raised here. A request to stop (see `stopping`) is passed on to the ranks, which end when they can.
     """
     context = multiprocessing.get_context("spawn")
     ranks: list[_Rank] = []
-    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    try:
-        for number, environment in enumerate(environments):
-            receiver, sender = context.Pipe(duplex=False)
-            process = context.Process(target=_rank_main, args=(number, entry, arguments, dict(environment), sender))
-            process.start()
-            sender.close()
-            ranks.append(_Rank(number, process, receiver))
-        return _watch(ranks)
-    finally:
-        _end(ranks)
-        signal.signal(signal.SIGTERM, before)
+    with stopping.passed_on(lambda number: _send(ranks, number)):
+        try:
+            for number, environment in enumerate(environments):
+                receiver, sender = context.Pipe(duplex=False)
+                process = context.Process(target=_rank_main, args=(number, entry, arguments, dict(environment), sender))
+                process.start()
+                sender.close()
+                ranks.append(_Rank(number, process, receiver))
+            if stopping.requested():
+                _send(ranks, signal.SIGTERM)  # to those that were not there yet
+            return _watch(ranks)
+        finally:
+            _end(ranks)
+
+
+def _send(ranks: list[_Rank], number: int) -> None:
+    for rank in list(ranks):
+        if rank.process.pid and rank.report is None:
+            with suppress(ProcessLookupError):
+                os.kill(rank.process.pid, number)
 
 
 def _watch(ranks: list[_Rank]) -> int:
+    asked = False
     while all(rank.report is None or rank.finished for rank in ranks):
         running = [rank for rank in ranks if rank.report is None]
         if not running:
             return max(rank.report.code for rank in ranks if rank.report)
+        if not asked and any(rank.left_at_once for rank in ranks):
+            asked = True
+            _send(running, signal.SIGTERM)  # it may have been asked alone
         _collect(running)
     return _explain(ranks)
 
@@ -100,6 +117,8 @@ def _explain(ranks: list[_Rank]) -> int:
     if not failures:  # all ended alike, and said why themselves
         return reports[0].code
     cause = failures[0]
+    if cause.kind == ECHO and any(rank.left_at_once for rank in ranks):
+        return STOPPED_ON_REQUEST
     if cause.kind == MISTAKE:
         raise UserError(cause.text.removeprefix("error: "))
     print(cause.text, file=sys.stderr, flush=True)
@@ -114,9 +133,6 @@ def _collect(running: list[_Rank], seconds: float | None = None) -> None:
 
 def _end(ranks: list[_Rank]) -> None:
     """Let those that finished leave, end the rest, and return when all are gone."""
-    before = {
-        number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)
-    }  # a second one must leave no orphans
     begun = time.monotonic()
     for rank in ranks:
         if not rank.finished:
@@ -127,12 +143,11 @@ def _end(ranks: list[_Rank]) -> None:
         if rank.process.is_alive():
             rank.process.kill()
             rank.process.join()
-    for number, handler in before.items():
-        signal.signal(number, handler)
 
 
 def _rank_main(number: int, entry: Callable[..., int], arguments: tuple, environment: dict[str, str], reports: Connection) -> None:
     os.environ.update(environment)
+    stopping.listen()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends Ctrl-C to all; the launcher decides
     leave_with_parent()
     try:

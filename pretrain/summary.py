@@ -10,7 +10,7 @@ def summarise(folder: RunFolder) -> str:
     start, final, end = last(lines, "start") or {}, last(lines, "eval") or {}, last(lines, "end") or {}
     rows = [("finished", f"{end.get('step', 0):,} steps, {end.get('samples', 0):,} samples, {_duration(end.get('wall_seconds', 0.0))}")]
     if end.get("skipped_steps"):
-        rows.append(("skipped", f"{end['skipped_steps']:,} steps with a gradient that was not finite"))
+        rows.append(("skipped", f"{end['skipped_steps']:,} steps (not finite, or refused by train.spike_sigma)"))
     scores = ", ".join(f"{name} {final[name]:.4f}" for name in _SCORES if final.get(name) is not None)
     rows.append(("validation", scores))
     trained, unigram = final.get("mask_token_loss", final.get("loss")), start.get("unigram_loss")

@@ -35,6 +35,7 @@ from pretrain.recorder import Recorder
 from pretrain.run_folder import Beginning, RunFolder
 from pretrain.schedule import learning_rate
 from pretrain.shared_data import open_on_all_ranks
+from pretrain.spikes import SpikeGuard
 from pretrain.stopwatch import Stopwatch
 from pretrain.summary import summarise
 
@@ -102,8 +103,9 @@ class Trainer:
         if self.config.run.export:
             final = self.folder.checkpoint(self.progress.step)
             distributed.on_main(lambda: export(self.config, self.folder.tokenizer, final, self.folder.export))
-        self._record("end")
         stopping.over()
+        distributed.barrier()  # no rank can be asked to stop any more
+        self._record("end")
         return DONE if self.recorder.close() else FAULT
 
     def _train(self) -> int:
@@ -117,6 +119,8 @@ class Trainer:
             distributed.rank(),
             self.batch.world_size,
         )
+        self.guard = SpikeGuard(config.spike_sigma, progress.recent_grad_norms) if config.spike_sigma else None
+        refuse = self.guard.refuses if self.guard else None
         skipped_in_a_row = 0
         self._epochs = self._whole_epochs()
         while progress.step < config.num_steps:
@@ -130,7 +134,7 @@ class Trainer:
                 lr = learning_rate(self.config.schedule, self.config.optimizer.lr, progress.step, config.num_steps)
                 loss = self.engine.accumulate(window)
                 with self._optimizer_time(logged):
-                    result = self.engine.step(lr, observe_updates=logged)
+                    result = self.engine.step(lr, observe_updates=logged, refuse=refuse)
             if not result.applied:
                 skipped_in_a_row += not result.loss_scale_search
                 self._skip(result)
@@ -138,6 +142,8 @@ class Trainer:
                     return self._stop_diverged(result, skipped_in_a_row)
                 continue
             skipped_in_a_row = 0
+            if self.guard:
+                self.guard.accept(result.grad_norm)
             progress.step += 1
             self._tell(progress.step)
             if logged:
@@ -220,9 +226,9 @@ class Trainer:
         self.keeper.is_saved(self.progress)
         self._record("end", diverged=True)
         if distributed.is_main():
+            mend = "a larger train.spike_sigma" if result.reason == "spike" else "train.grad_clip=1.0"
             print(
-                f"error: {skipped} steps in a row had a gradient that is not finite, first in {result.bad_parameter}; "
-                f"give a lower optimizer.lr or train.grad_clip=1.0",
+                f"error: {skipped} steps in a row were skipped, the last because {result.why}; give a lower optimizer.lr or {mend}",
                 file=sys.stderr,
             )
         return DIVERGED
@@ -303,7 +309,11 @@ class Trainer:
 
     def _skip(self, result: StepResult) -> None:
         self.progress.skipped_steps += 1
-        self._record("skip", step=self.progress.step + 1, parameter=result.bad_parameter, loss_scale=self.engine.loss_scale)
+        step, about = self.progress.step + 1, {"parameter": result.bad_parameter}
+        if result.reason == "spike":
+            about = {"standard_deviations": self.guard.distance(result.grad_norm)}
+        self._record("skip", step, reason=result.reason, grad_norm=result.grad_norm, loss_scale=self.engine.loss_scale, **about)
+        self.recorder.say(f"step {step} skipped: {result.why}")
 
     def _record(self, kind: str, step: int | None = None, **values: object) -> None:
         samples = self.progress.position(self.batch.global_batch_size)

@@ -8,6 +8,7 @@ cannot differ from the file, because they are read from it.
 import json
 import os
 import select
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -33,6 +34,8 @@ _SETTINGS: dict[str, Any] = {
 
 def main() -> int:
     """Follow one run to its end. Whatever can be told is told with exit code 0."""
+    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)  # Slurm sends them to all: the run decides when it ends
     tell = _take_output()
     job = json.loads(sys.stdin.buffer.readline())
     try:

@@ -1,26 +1,31 @@
 """What Hydra or OmegaConf objects to, said in one line with the mend."""
 
+import dataclasses
 import difflib
 import re
 import types
 import typing
 from collections.abc import Iterator
 
-import yaml
 from hydra.errors import MissingConfigException, OverrideParseException
 from omegaconf.errors import (
     ConfigAttributeError,
     ConfigKeyError,
     InterpolationResolutionError,
+    KeyValidationError,
     MissingMandatoryValue,
     OmegaConfBaseException,
     ValidationError,
 )
 
 from pretrain.config.location import group_choices
-from pretrain.config.registry import PARTS, known_keys
+from pretrain.config.registry import PARTS, SCHEMAS, known_keys
+from pretrain.config.schema import Config
+from pretrain.config.user_files import faulty_file, user_folder
 
 _SWEEP = re.compile(r"(Ambiguous value for argument|Sweep parameters) '(?P<override>.*)'")
+
+_FREE_KEYS = ("data.mixture", "data.weights", "zero.extra")
 
 _IN_FILE = re.compile(r"In '(?P<file>[^']*)': ")
 
@@ -35,11 +40,11 @@ def explain(error: Exception, overrides: list[str], config_dir: str | None) -> s
         if isinstance(cause, MissingMandatoryValue):
             return _missing(cause.full_key)
         if isinstance(cause, (ConfigKeyError, ConfigAttributeError)):
-            return _file_of(error) + unknown_key(cause.full_key or str(cause.key))
+            return _file_of(error) + unknown_key(as_given(cause.full_key or str(cause.key), overrides))
+        if isinstance(cause, KeyValidationError) and (folder := user_folder(config_dir)) and (fault := faulty_file(cause, folder)):
+            return fault
         if isinstance(cause, ValidationError):
             return _wrong_value(cause, overrides, _file_of(error))
-        if isinstance(cause, yaml.MarkedYAMLError):
-            return _unreadable_file(cause)
         if isinstance(cause, InterpolationResolutionError):
             return f"{cause.full_key}: {_first_line(cause)}; give a plain value"
         if swept := _SWEEP.match(str(cause)):
@@ -75,9 +80,15 @@ def _missing_file(missing: str, config_dir: str | None) -> str:
     return unknown_choice(group, name, choices) if choices else f"there is no configuration file '{missing}'; --help lists those there are"
 
 
+def as_given(key: str, overrides: list[str]) -> str:
+    """The whole of what the user wrote, where Hydra stops at the first part that it does not know."""
+    given = (override.lstrip("+").partition("=")[0] for override in overrides)
+    return next((name for name in given if name.startswith(f"{key}.")), key)
+
+
 def unknown_key(key: str) -> str:
     """The complaint about a key that the composed config does not have."""
-    if key in known_keys():
+    if key in known_keys() or ".".join(key.split(".")[:2]) in _FREE_KEYS:
         return f"'{key}' is not a setting of the chosen {key.partition('.')[0]}; --cfg job prints those that are"
     close = _close_keys(key)
     mend = f"did you mean {close}?" if close else "--cfg job prints all keys"
@@ -87,17 +98,24 @@ def unknown_key(key: str) -> str:
 def _close_keys(key: str) -> str:
     keys = list(known_keys())
     same_name = [known for known in keys if known.rpartition(".")[2] == key.rpartition(".")[2]]
-    return " or ".join(same_name[:3] or difflib.get_close_matches(key, keys, n=1, cutoff=0.7))
+    return " or ".join(same_name[:3] or difflib.get_close_matches(key, [*keys, *PARTS], n=1, cutoff=0.7))
 
 
 def _wrong_value(error: OmegaConfBaseException, overrides: list[str], file: str) -> str:
-    key = str(error.full_key or error.key)
+    key = str(error.full_key or error.key or _part_of(error))
     given = [override for override in overrides if override.lstrip("+").startswith(f"{key}=")]
     said = given[-1].lstrip("+") if given else f"{file}{key} ({_first_line(error)})"
     if key in PARTS:
         return f"{said} replaces a whole part; give its settings one by one: {key}.NAME=VALUE"
     wanted = known_keys().get(key)
     return f"{said} has the wrong type; give {_type_words(wanted)}" if wanted else f"{said} is not valid: {_first_line(error)}"
+
+
+def _part_of(error: OmegaConfBaseException) -> str:
+    """The part that something of another type was put in place of: OmegaConf names its dataclass alone."""
+    classes = {part.type.__name__: part.name for part in dataclasses.fields(Config)}
+    classes |= {cls.__name__: part for part, choices in SCHEMAS.items() for cls in choices.values()}
+    return next((part for name, part in classes.items() if name in str(error)), "a value")
 
 
 def _type_words(wanted: object) -> str:
@@ -115,12 +133,6 @@ def _file_of(error: Exception) -> str:
     """`experiment/mine.yaml: ` where Hydra says that the mistake is in a file, else nothing."""
     named = _IN_FILE.match(str(error))
     return f"{named['file']}.yaml: " if named else ""
-
-
-def _unreadable_file(error: yaml.MarkedYAMLError) -> str:
-    mark = error.problem_mark
-    place = f"{mark.name}, line {mark.line + 1}" if mark else "a configuration file"
-    return f"{place} is not valid YAML ({error.problem}); mend the file"
 
 
 def _other(error: Exception) -> str:

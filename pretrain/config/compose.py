@@ -1,5 +1,6 @@
 """YAML files and command-line overrides -> one typed `Config`, by Hydra's compose API (0.2 s; writes no folders)."""
 
+import dataclasses
 from pathlib import Path
 
 import yaml
@@ -12,11 +13,12 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from pretrain.config.complaints import choices_of, explain, unknown_choice, unknown_key
+from pretrain.config.complaints import as_given, choices_of, explain, unknown_choice, unknown_key
 from pretrain.config.consistency import check_consistency
 from pretrain.config.location import configs_dir
 from pretrain.config.registry import PARTS, register
 from pretrain.config.schema import Config
+from pretrain.config.user_files import faulty_file, user_folder
 from pretrain.errors import UserError
 
 DEFAULT_EXPERIMENT = "demo"
@@ -24,19 +26,30 @@ DEFAULT_EXPERIMENT = "demo"
 
 def compose(overrides: list[str], config_dir: str | None = None) -> Config:
     """The configuration that `overrides` ask for; `config_dir` is a user's folder of YAML files, looked at before ours."""
-    _look_first_in(config_dir)
+    folder = user_folder(config_dir)
+    _look_first_in(folder)
     overrides = _with_experiment([_normalised(override) for override in overrides])
     _refuse_unknown_choices(overrides, config_dir)
     register()
     try:
-        with initialize_config_dir(config_dir=str(configs_dir()), version_base="1.3"):
-            composed = hydra_compose("config", overrides=overrides)
-        _refuse_unknown_parts(composed)
+        composed = _compose(overrides, folder)
+        _refuse_unknown_keys(composed, overrides)
         config = OmegaConf.to_object(composed)
-    except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
+    except (HydraException, OmegaConfBaseException) as error:
         raise UserError(explain(error, overrides, config_dir)) from error
     check_consistency(config)
     return config
+
+
+def _compose(overrides: list[str], folder: Path | None) -> DictConfig:
+    try:
+        with initialize_config_dir(config_dir=str(configs_dir()), version_base="1.3"):
+            return hydra_compose("config", overrides=overrides)
+    except (ValueError, TypeError, AttributeError, OSError, RecursionError, yaml.YAMLError) as error:
+        fault = faulty_file(error, folder) if folder else None
+        if fault is None:
+            raise
+        raise UserError(fault) from error
 
 
 def _normalised(override: str) -> str:
@@ -45,7 +58,7 @@ def _normalised(override: str) -> str:
         raise UserError(f"{override}: a setting cannot be removed; give it another value, such as tracker=none")
     key, equals, value = override.partition("=")
     name = key.lstrip("+")
-    if not equals or not name:
+    if not equals or not name or any(character in "@:" or character.isspace() for character in name):
         raise UserError(f"'{override}' is not a setting; write key=value, for example train.num_steps=100")
     if name.startswith(("hydra.", "hydra/")):
         raise UserError(f"{name}: Hydra's own settings have no effect here; the run folder is run.dir and run.name")
@@ -68,14 +81,19 @@ def _refuse_unknown_choices(overrides: list[str], config_dir: str | None) -> Non
     for override in overrides:
         group, _, name = override.lstrip("+").partition("=")
         choices = choices_of(group, config_dir)
-        if choices and name.isalnum() and name not in choices:
+        if choices and name.strip("'\"") not in choices:
             raise UserError(unknown_choice(group, name, choices))
 
 
-def _refuse_unknown_parts(composed: DictConfig) -> None:
-    """Hydra lets `+name=value` add a part that nothing reads."""
-    for name in set(composed) - set(PARTS):
-        raise UserError(unknown_key(name))
+def _refuse_unknown_keys(composed: DictConfig, overrides: list[str]) -> None:
+    """Hydra lets `+name=value` add a part that nothing reads, and `++part.name.x=value` a setting."""
+    for part in composed:
+        if part not in PARTS:
+            raise UserError(unknown_key(as_given(part, overrides)))
+        cls = OmegaConf.get_type(composed, part)
+        for key in composed[part] if dataclasses.is_dataclass(cls) else ():
+            if key not in cls.__dataclass_fields__:
+                raise UserError(unknown_key(as_given(f"{part}.{key}", overrides)))
 
 
 class _UserConfigs(SearchPathPlugin):
@@ -88,9 +106,6 @@ class _UserConfigs(SearchPathPlugin):
             search_path.prepend("user", f"file://{self.folder}")
 
 
-def _look_first_in(config_dir: str | None) -> None:
-    folder = Path(config_dir).expanduser().resolve() if config_dir else None
-    if folder and not folder.is_dir():
-        raise UserError(f"--config-dir {config_dir} is not a folder; give one that holds YAML files such as experiment/mine.yaml")
+def _look_first_in(folder: Path | None) -> None:
     _UserConfigs.folder = folder
     Plugins.instance().register(_UserConfigs)

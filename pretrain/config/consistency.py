@@ -77,6 +77,9 @@ def _check_zero(config: Config) -> None:
     precision = config.train.precision
     if config.zero.offload != "none" and config.zero.stage == 0:
         raise UserError(f"zero.offload={config.zero.offload} needs zero.stage=1, 2 or 3; at stage 0 leave it out, or give zero=stage1")
+    if precision == "fp16" and config.zero.stage == 0:
+        # DeepSpeed 0.19 divides the gradient by a loss scale that it has not multiplied the loss by.
+        raise UserError("train.precision=fp16 at zero.stage=0 has no working loss scale; give zero.stage=1, which also works on one rank")
     if precision != "fp32" and config.zero.stage == 0 and config.train.grad_accum_dtype == "fp32":
         raise UserError(
             f"train.precision={precision} at zero.stage=0 cannot accumulate gradients in fp32; give zero.stage=1, which also works on one rank"

@@ -30,7 +30,7 @@ FREE = frozenset(
 
 def check_extra(extra: dict) -> None:
     """Raise a `UserError` for the first key of `zero.extra` that is owned or that DeepSpeed does not have."""
-    for key in map(str, extra):
+    for key, value in ((str(key), value) for key, value in extra.items()):
         if key in OWNED:
             mend = _MENDS.get(key, "leave it out")
             raise UserError(f"zero.extra.{key} is set by the harness, so that the update stays exact; {mend}")
@@ -38,3 +38,5 @@ def check_extra(extra: dict) -> None:
             close = difflib.get_close_matches(key, FREE, n=1)
             mend = f"did you mean {close[0]}?" if close else f"there are {', '.join(sorted(FREE))}"
             raise UserError(f"zero.extra.{key} is not a key of DeepSpeed's zero_optimization; {mend}")
+        if isinstance(value, dict | list):
+            raise UserError(f"zero.extra.{key}={value} is not a single value; give a number, true or false")

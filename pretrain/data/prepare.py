@@ -49,7 +49,7 @@ def prepare(config: Config, *, output: Path | None = None, progress: bool = True
     settings = _settings(config, kind, sources)
     folder = output.resolve() if output else _in_cache(config, settings)
     with _errors_of(folder, output):
-        _refuse_inside_the_corpus(config.data, folder)
+        _refuse_inside_the_corpus(config.data, folder, _key_of(folder, output))
         if _is_whole(folder, settings, output, progress):
             return folder
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -110,13 +110,13 @@ def _is_whole(folder: Path, settings: dict[str, Any], output: Path | None, progr
     raise UserError(f"{folder} was prepared from another corpus or with other settings; give another folder, or delete it")
 
 
-def _refuse_inside_the_corpus(data: DataConfig, folder: Path) -> None:
+def _refuse_inside_the_corpus(data: DataConfig, folder: Path, key: str) -> None:
     """A folder that a corpus is read from must not come to hold its own tokens."""
     sources = data.mixture.values() if isinstance(data, MixtureDataConfig) else [data]
     paths = [path for source in sources for path in [*getattr(source, "paths", []), *getattr(source, "valid_paths", [])]]
     for path in paths:
         if folder.resolve().is_relative_to(place := Path(path).expanduser().resolve()):
-            raise UserError(f"{folder} lies inside {place}, from which text is read; give another folder")
+            raise UserError(f"{key} lies inside {place}, from which text is read; give another folder")
 
 
 def _settings(config: Config, kind: str, sources: Sequence[Source]) -> dict[str, Any]:
@@ -140,7 +140,9 @@ def _alone(folder: Path, progress: bool) -> Iterator[None]:
     """Hold the lock of `folder`; the system drops it when its holder dies."""
     from filelock import FileLock, Timeout
 
-    lock = FileLock(folder.with_name(folder.name + ".lock"))
+    lock_file = folder.with_name(folder.name + ".lock")
+    lock_file.touch()  # where no file can be made the lock would wait for ever
+    lock = FileLock(lock_file)
     try:
         lock.acquire(timeout=0)
     except Timeout:
@@ -159,5 +161,9 @@ def _errors_of(folder: Path, output: Path | None) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        key = f"--output {output}" if output else f"data.cache_dir={folder.parent}"
-        raise UserError(f"{key} cannot be written ({error.strerror or error}); give a folder that can") from error
+        raise UserError(f"{_key_of(folder, output)} cannot be written ({error.strerror or error}); give a folder that can") from error
+
+
+def _key_of(folder: Path, output: Path | None) -> str:
+    """What the user gave that led to `folder`."""
+    return f"--output {output}" if output else f"data.cache_dir={folder.parent}"

@@ -5,6 +5,7 @@ import signal
 import time
 from pathlib import Path
 
+from pretrain import stopping
 from pretrain.errors import UserError
 
 
@@ -46,6 +47,17 @@ def killed_on_rank_1(folder: Path) -> int:
 def wait_for_ever(folder: Path) -> int:
     note(folder)
     time.sleep(600)
+    return 0
+
+
+def wait_for_ever_held(folder: Path) -> int:
+    """Where a request is noted, and nothing comes of it."""
+    with stopping.held():
+        note(folder)
+        while not stopping.requested():
+            time.sleep(0.05)
+        (folder / f"asked{os.environ['RANK']}").touch()
+        time.sleep(600)
     return 0
 
 

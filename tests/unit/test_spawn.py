@@ -84,11 +84,17 @@ def _hear_interrupts() -> None:
 
 
 @pytest.fixture
-def launcher(tmp_path: Path):
+def entry() -> str:
+    return "wait_for_ever"
+
+
+@pytest.fixture
+def launcher(tmp_path: Path, entry: str):
     """A launcher in its own process whose two ranks wait for ever."""
     code = (
-        "import sys; from pathlib import Path; from pretrain.spawn import run_ranks; from tests.unit import rank_entries\n"
-        f"sys.exit(run_ranks(rank_entries.wait_for_ever, (Path({str(tmp_path)!r}),), {TWO_RANKS!r}))"
+        "import sys; from pathlib import Path; from pretrain import stopping; from pretrain.spawn import run_ranks\n"
+        "from tests.unit import rank_entries\nstopping.listen()\n"
+        f"sys.exit(run_ranks(rank_entries.{entry}, (Path({str(tmp_path)!r}),), {TWO_RANKS!r}))"
     )
     command = [sys.executable, "-c", code]
     process = subprocess.Popen(
@@ -102,17 +108,37 @@ def launcher(tmp_path: Path):
         process.communicate()
 
 
-def test_sigterm_to_the_launcher_leaves_no_orphans(launcher: subprocess.Popen, tmp_path: Path):
-    launcher.terminate()
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
+def test_a_request_to_the_launcher_reaches_the_ranks(launcher: subprocess.Popen, tmp_path: Path, number: int):
+    launcher.send_signal(number)
     _, errors = launcher.communicate(timeout=30)
-    assert (launcher.returncode, errors) == (128 + signal.SIGTERM, "")
+    assert (launcher.returncode, errors) == (85, "")
     assert not alive(tmp_path)
 
 
-def test_ctrl_c_in_the_terminal_leaves_no_orphans_and_no_traceback_of_a_rank(launcher: subprocess.Popen, tmp_path: Path):
+def test_ctrl_c_in_the_terminal_reaches_all_at_once(launcher: subprocess.Popen, tmp_path: Path):
     os.killpg(launcher.pid, signal.SIGINT)
     _, errors = launcher.communicate(timeout=30)
-    assert errors.count("KeyboardInterrupt") == 1  # the launcher's own, which the command line turns into exit code 130
+    assert (launcher.returncode, errors) == (85, "")
+    assert not alive(tmp_path)
+
+
+def test_a_request_to_one_rank_ends_all(launcher: subprocess.Popen, tmp_path: Path):
+    os.kill(alive(tmp_path)[0], signal.SIGTERM)
+    _, errors = launcher.communicate(timeout=30)
+    assert (launcher.returncode, errors) == (85, "")
+    assert not alive(tmp_path)
+
+
+@pytest.mark.parametrize("entry", ["wait_for_ever_held"])
+def test_a_second_request_ends_at_once_what_the_first_does_not(launcher: subprocess.Popen, tmp_path: Path):
+    launcher.terminate()
+    assert wait_until(lambda: all((tmp_path / f"asked{rank}").exists() for rank in (0, 1)))
+    time.sleep(1.0)  # a request that follows sooner counts as the same one
+    launcher.terminate()
+    _, errors = launcher.communicate(timeout=30)
+    assert launcher.returncode == 128 + signal.SIGTERM
+    assert errors == "SIGTERM: stopping after this step, with a checkpoint; a second one ends the run at once\n"
     assert not alive(tmp_path)
 
 

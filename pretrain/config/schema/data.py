@@ -33,7 +33,7 @@ class DataConfig:
     def __post_init__(self) -> None:
         require(self.max_seq_length >= 8, "data.max_seq_length", self.max_seq_length, "8 or more")
         require(0 < self.validation_fraction < 1, "data.validation_fraction", self.validation_fraction, "a number between 0 and 1")
-        require(self.min_document_characters >= 1, "data.min_document_characters", self.min_document_characters, "1 or more")
+        require_positive("data", self, "min_document_characters")
 
 
 @dataclass
@@ -153,5 +153,4 @@ class TokenizerConfig:
 
     def __post_init__(self) -> None:
         require_choice("tokenizer.kind", self.kind, ("auto", "wordpiece", "bpe"))
-        require(self.vocab_size is None or self.vocab_size > 0, "tokenizer.vocab_size", self.vocab_size, "a number above 0")
-        require_positive("tokenizer", self, "training_megabytes")
+        require_positive("tokenizer", self, "vocab_size", "training_megabytes")

@@ -66,9 +66,7 @@ class MlmConfig(ObjectiveConfig):
 
     def __post_init__(self) -> None:
         require(0 < self.mask_probability < 1, "objective.mask_probability", self.mask_probability, "a number between 0 and 1")
-        require(
-            self.max_predictions is None or self.max_predictions > 0, "objective.max_predictions", self.max_predictions, "a number above 0"
-        )
+        require_positive("objective", self, "max_predictions")
 
 
 @dataclass

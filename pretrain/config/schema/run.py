@@ -1,5 +1,6 @@
 """The run around it: its folder, its rhythm, ZeRO, the tracker, the processes."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -60,8 +61,11 @@ class TrainConfig:
     """Validation samples per evaluation, at most as many as the split holds."""
     checkpoint_every_steps: int = 1000
     """0 saves at the end only."""
+    spike_sigma: float = 0.0
+    """Skip a step whose gradient norm lies more than so many standard deviations above those of the last 128 applied steps, in logarithms
+    (6 lets ordinary noise pass); 0 skips none. See `pretrain/spikes.py`."""
     max_skipped_steps: int = 10
-    """Non-finite steps in a row after which the run stops (fp16's own loss-scale search does not count)."""
+    """Skipped steps in a row after which the run stops (fp16's own loss-scale search does not count)."""
     profile_steps: list[int] = field(default_factory=list)
     """[first, last] step of which rank 0 writes a torch-profiler trace to `profile/` in the run folder; empty: none."""
 
@@ -70,6 +74,8 @@ class TrainConfig:
             "train", self, "global_batch_size", "micro_batch_size", "num_steps", "log_every_steps", "eval_samples", "max_skipped_steps"
         )
         require_not_negative("train", self, "grad_clip", "eval_every_steps", "checkpoint_every_steps")
+        spike_sigma_fits = self.spike_sigma == 0 or 1 <= self.spike_sigma < math.inf
+        require(spike_sigma_fits, "train.spike_sigma", self.spike_sigma, "0 for none, or 1 or more")
         require_choice("train.precision", self.precision, ("fp32", "bf16", "fp16"))
         require_choice("train.grad_accum_dtype", self.grad_accum_dtype, ("fp32", "model"))
         if self.profile_steps:
@@ -149,5 +155,4 @@ class LaunchConfig:
     """How long the ranks wait for each other at the start."""
 
     def __post_init__(self) -> None:
-        require(self.num_processes is None or self.num_processes > 0, "launch.num_processes", self.num_processes, "a number above 0")
-        require_positive("launch", self, "timeout_seconds", "rendezvous_timeout_seconds")
+        require_positive("launch", self, "num_processes", "timeout_seconds", "rendezvous_timeout_seconds")

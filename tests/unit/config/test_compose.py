@@ -156,6 +156,13 @@ class TestUserFolder:
                 "train.micro_batch_size is not given; add train.micro",
             ),
             ("run: [\n", r"experiment/bad.yaml, line \d+ is not valid YAML"),
+            ("run: {name: x, name: y}\n", r"experiment/bad.yaml, line 2 is not valid YAML \(found duplicate key name\)"),
+            ("3\n", "experiment/bad.yaml holds no settings; write them as key: value"),
+            ("defaults: 3\n", "the defaults of experiment/bad.yaml are not a list of names"),
+            ("defaults: [demo, [a]]\n", "the defaults of experiment/bad.yaml are not a list of names"),
+            ("defaults: [bad]\n", "a defaults list leads back to its own file"),
+            ("defaults: [demo, _self_]\ntrain: {null: 3}\n", "experiment/bad.yaml: under train stands the key None"),
+            ("defaults: [demo, _self_]\ntrain: [1]\n", "experiment/bad.yaml: train .* replaces a whole part"),
         ],
     )
     def test_a_mistake_in_a_file_is_said_with_its_place(self, folder: Path, text: str, message: str):
@@ -163,6 +170,28 @@ class TestUserFolder:
         with pytest.raises(UserError, match=message) as error:
             compose(["experiment=bad"], str(folder))
         assert "\n" not in str(error.value)
+
+    def test_a_file_that_is_not_text_is_named(self, folder: Path):
+        (folder / "experiment" / "bad.yaml").write_bytes(b"run: \xff")
+        with pytest.raises(UserError, match=r"experiment/bad.yaml is not text in UTF-8 \(byte 5\)"):
+            compose(["experiment=bad"], str(folder))
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("tracker=1.5", "tracker=1.5 is not known; choose one of none, wandb"),
+        ("@optimizer.lr=1", "'@optimizer.lr=1' is not a setting"),
+        ("zeo.extra=x", r"there is no setting 'zeo.extra'; did you mean zero.extra\?"),
+        ("dta=stdlib", r"there is no setting 'dta'; did you mean data\?"),
+        ("data.mixture.a.paths=[x]", "'data.mixture.a.paths' is not a setting of the chosen data"),
+        ("zero.extra.overlap_comm.a=1", "zero.extra.overlap_comm={'a': 1} is not a single value"),
+        (f"train.num_steps={10**400}", "train.num_steps=10+ is not valid; give 2147483647 or less"),
+    ],
+)
+def test_what_hydra_lets_pass_or_trips_over_is_refused(override: str, message: str):
+    with pytest.raises(UserError, match=message):
+        compose([override])
 
 
 MIXED = ["data=mixture", "data.mixture.wiki.name=wikimedia/wikipedia", "data.mixture.wiki.weight=3", "data.mixture.books.paths=[books/]"]

@@ -139,6 +139,13 @@ def test_a_cache_that_cannot_be_written(tmp_path):
         prepare(text_config(tmp_path, cache_dir=str(tmp_path / "file" / "cache")), progress=False)
 
 
+def test_an_output_beside_which_no_lock_can_lie(tmp_path):
+    """It was waited for, for ever."""
+    (tmp_path / "a.txt").write_text("A sentence of the corpus.\n")
+    with pytest.raises(UserError, match=r"--output /proc/prepared cannot be written \(.*\); give a folder that can"):
+        prepare(text_config(tmp_path, paths=[str(tmp_path / "a.txt")]), output=Path("/proc/prepared"), progress=False)
+
+
 def test_missing_text_is_found_before_the_cache_is_touched(tmp_path):
     with pytest.raises(UserError, match="does not exist"):
         prepare(text_config(tmp_path, paths=[str(tmp_path / "missing.txt")]), progress=False)
