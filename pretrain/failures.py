@@ -26,7 +26,7 @@ from pretrain.exit_codes import FAULT, STOPPED_ON_REQUEST, USER_ERROR
 MISTAKE, RAISED, VANISHED, STOPPED, ECHO = range(5)
 
 _LOST_TOUCH = re.compile(
-    r"gloo|nccl|Connection (closed|reset|refused)|Broken pipe|recvBytes|sendBytes|recvValue|remote process exited", re.IGNORECASE
+    r"gloo|nccl|Failed to (recv|send)|Connection (closed|reset|refused)|Broken pipe|recvBytes|sendBytes|recvValue|remote process exited", re.IGNORECASE
 )
 _EVERY_SECONDS = 0.5  # a look at the board
 _SETTLING_SECONDS = 1.0  # for the others' notes

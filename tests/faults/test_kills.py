@@ -73,20 +73,30 @@ def assert_same_end(folder: RunFolder, undisturbed: tuple[dict[str, torch.Tensor
     assert sorted(path.name for path in folder.checkpoints.iterdir()) == ["latest", "step_00000006", "step_00000008"]
 
 
-@pytest.mark.soak
-@pytest.mark.parametrize("victim", [None, 0, 1], ids=["all", "rank 0 alone", "rank 1 alone"])
-@pytest.mark.parametrize("number", range(20))
-def test_killed_at_any_moment_it_goes_on_to_the_same_bits(runs: ForkedRuns, undisturbed: dict, number: int, victim: int | None) -> None:
-    """The moments are spread over the whole length of a run; two in a row, and the second may hit what the first left."""
-    stage, draw = STAGES[number % len(STAGES)], random.Random(f"{number} {victim}")
-    command = *SMALL, *stage.split(), f"run.name=random_{number}_{victim}"
+MOMENTS = [*((None, number) for number in range(20)), *((rank, number) for rank in (0, 1) for number in range(5))]
+
+
+@pytest.fixture(scope="module")
+def length(runs: ForkedRuns) -> float:
+    """Seconds of a whole run."""
     begun = time.monotonic()
-    runs.run(*SMALL, *stage.split(), f"run.name=measured_{number}_{victim}")
-    length = time.monotonic() - begun
+    runs.run(*SMALL, *STAGES[0].split(), "run.name=measured")
+    return time.monotonic() - begun
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize(("victim", "number"), MOMENTS, ids=[f"{'all' if rank is None else rank}-{number}" for rank, number in MOMENTS])
+def test_killed_at_any_moment_it_goes_on_to_the_same_bits(
+    runs: ForkedRuns, undisturbed: dict, length: float, victim: int | None, number: int
+) -> None:
+    """All ranks, or one alone: twice in a row, so that the second may hit what the first has left."""
+    stage, draw, name = STAGES[number % len(STAGES)], random.Random(f"{number} {victim}"), f"random_{number}_{victim}"
+    command = *SMALL, *stage.split(), f"run.name={name}", "launch.rendezvous_timeout_seconds=10"
     for _ in range(2):
         moment = draw.uniform(0, length)
         killed = runs.run(*command, kill=(moment, victim))
         print(f"killed after {moment:.2f} of {length:.2f} s: {killed.codes}")
         assert "Traceback" not in killed.said, killed.said
-    finish(runs, command)
-    assert_same_end(RunFolder(runs.folder / "runs" / f"random_{number}_{victim}"), undisturbed[stage])
+    ended = runs.run(*command)
+    assert ended.codes == [0, 0], ended.said
+    assert_same_end(RunFolder(runs.folder / "runs" / name), undisturbed[stage])
