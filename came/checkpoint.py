@@ -5,7 +5,7 @@ plain tensors, the same on each rank that has them. What was saved by any number
 """
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -54,9 +54,10 @@ def load(optimizer: ShardedOptimizer, names: Mapping[Any, str], folder: Path) ->
     _read(state_dict(optimizer, names), folder)
 
 
-def load_weights(optimizer: ShardedOptimizer, names: Mapping[Any, str], folder: Path) -> None:
-    """Restore the masters alone, likewise: a new run that begins with the weights of another."""
-    _read({key: value for key, value in state_dict(optimizer, names).items() if _is_master(key)}, folder)
+def load_weights(optimizer: ShardedOptimizer, names: Mapping[Any, str], folder: Path, leave: Collection[str] = ()) -> None:
+    """Restore the masters alone, likewise: a new run that begins with the weights of another. Parameters named in `leave` keep theirs."""
+    wanted = {f"{name}/{MASTER}" for name in names.values() if name not in leave}
+    _read({key: value for key, value in state_dict(optimizer, names).items() if key in wanted}, folder)
 
 
 def load_masters(folder: Path) -> dict[str, Tensor]:

@@ -21,6 +21,8 @@ _MAIN_KEYS = """\
 main settings (key=value; `--cfg job` prints all of them with their values):
   run.name, run.dir                  folder of the run: <run.dir>/<run.name>; the same command again continues the run
   run.seed, run.dry_run, run.resume  everything random follows from the seed; a dry run prints the plan and needs no data
+  run.init_from                      begin with the weights of another run, a checkpoint, or a model in Hugging Face format
+  checkpoint.keep_last, .keep_every  how many checkpoints stay (5); those of every so many steps stay for good
   train.global_batch_size            samples per optimizer step over all ranks
   train.micro_batch_size             samples per forward/backward on one rank; accumulation follows from it
   train.num_steps, train.precision   optimizer steps; fp32, bf16 or (GPU) fp16

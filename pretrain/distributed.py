@@ -126,6 +126,13 @@ def broadcast_object(value: Any, group: Any = None) -> Any:
     return holder[0]
 
 
+def broadcast(tensor: torch.Tensor) -> torch.Tensor:
+    """Make `tensor`, which is on this rank's device, what it is on rank 0."""
+    if world_size() > 1:
+        dist.broadcast(tensor, src=0)
+    return tensor
+
+
 def on_main(function: Callable[[], T], group: Any = None) -> T:
     """Call `function` on rank 0 and return its result on every rank; what it raises is raised on every rank."""
     result, failure = None, None

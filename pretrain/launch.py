@@ -84,9 +84,14 @@ def _get_ready(config: Config) -> Path | None:
     """What one process does for all: the checks of the run folder and the prepared data; None where the run is already finished."""
     folder = RunFolder.of(config)
     _check_run_folder(folder.path)
-    if folder.inspect(config).finished:
+    found = folder.inspect(config)
+    if found.finished:
         print(f"the run in {folder.path} is already finished\n{summarise(folder)}")
         return None
+    if config.run.init_from and not found.candidates:
+        from pretrain import initial_weights
+
+        initial_weights.check(config)
     from pretrain.data.prepare import prepare
 
     return prepare(config)

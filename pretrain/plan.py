@@ -47,6 +47,8 @@ class Plan:
     epochs: dict[str, float] | None
     """Passes over the training text of each source; None where the data has not been seen (a dry run)."""
     data: str
+    init_from: str | None
+    """Where the first weights come from; None: they are drawn."""
 
     def as_dict(self) -> dict:
         return asdict(self)
@@ -93,6 +95,7 @@ def make_plan(config: Config, world_size: int, vocabulary: Vocabulary, epochs: d
         steps=train.num_steps,
         epochs=epochs,
         data=describe_data(config),
+        init_from=config.run.init_from,
     )
 
 
@@ -100,7 +103,8 @@ def print_plan(config: Config, world_size: int) -> None:
     """The plan of a dry run, with the vocabulary of the tokenizer's files, or else the one that it would be trained to; a dry run asks no
     network, so a tokenizer of the hub is taken for the published one."""
     from pretrain.data.tokenizer import build_tokenizer, tokenizer_kind
-    from pretrain.data.tokenizer_files import PUBLISHED_VOCAB_SIZE, names_the_hub
+    from pretrain.data.tokenizer_files import PUBLISHED_VOCAB_SIZE
+    from pretrain.hub_files import names_the_hub
 
     kind = tokenizer_kind(config.tokenizer, config.model.family)
     size = config.tokenizer.vocab_size or PUBLISHED_VOCAB_SIZE[kind]
@@ -135,6 +139,8 @@ def render(plan: Plan) -> str:
         ("schedule", f"{plan.schedule}, {plan.warmup_steps:,} of {plan.steps:,} steps warm-up"),
         ("length", f"{plan.steps:,} steps{_epochs(plan.epochs)}"),
     ]
+    if plan.init_from is not None:
+        rows.insert(1, ("from", f"the weights of {plan.init_from or '(give run.init_from)'}; optimizer and schedule begin anew"))
     return "\n".join(f"{name:>10}  {text}" for name, text in rows)
 
 

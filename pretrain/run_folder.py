@@ -1,11 +1,13 @@
 """A run's folder: what lies where, and whether a command begins, continues or repeats the run in it."""
 
+import shutil
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from pretrain import durable
 from pretrain.checkpoint.folder import CheckpointFolder
 from pretrain.config.consistency import differences, mathematical_settings, other_settings
 from pretrain.config.schema import Config
@@ -55,6 +57,11 @@ class RunFolder:
     @property
     def export(self) -> Path:
         return self.path / "export"
+
+    @property
+    def tokenizer(self) -> Path:
+        """With it the checkpoints can be exported and sampled from, wherever the prepared data are by then."""
+        return self.path / "tokenizer"
 
     @property
     def logs(self) -> Path:
@@ -123,6 +130,18 @@ class RunFolder:
         temporary.write_text(to_yaml(config), encoding="utf-8")
         temporary.replace(self.config)
 
+    def keep_tokenizer(self, given: Path) -> None:
+        """Copy the tokenizer of the prepared data to where the run keeps it; it appears there whole."""
+        if self.tokenizer.exists() and _contents(self.tokenizer) == _contents(given):
+            return
+        temporary = self.tokenizer.with_suffix(".tmp")
+        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.copytree(given, temporary)
+        durable.flush_tree(temporary)
+        shutil.rmtree(self.tokenizer, ignore_errors=True)
+        temporary.rename(self.tokenizer)
+        durable.flush(self.path)
+
     def lock(self) -> FileLock:
         """Held, as long as it is kept, by the one process that may write here. Raises UserError where another holds it."""
         self.path.mkdir(parents=True, exist_ok=True)
@@ -147,3 +166,7 @@ def _ranks(lines: list[Line]) -> int | None:
     """How many ranks the run had when it was last started."""
     resume, start = last(lines, "resume"), last(lines, "start")
     return resume["ranks"] if resume else start["plan"]["ranks"] if start and "plan" in start else None
+
+
+def _contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}

@@ -4,7 +4,6 @@ Embedding rows that only pad the vocabulary stand for nothing: they are cut off 
 """
 
 import argparse
-import contextlib
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,10 +16,6 @@ from pretrain.errors import UserError
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
-
-    from pretrain.config.schema import Config
-    from pretrain.data.prepared import Prepared
-    from pretrain.run_folder import RunFolder
 
 _DESCRIPTION = """\
 Look at a model: a GPT-2 goes on from the prompt (an empty one: from the beginning of a text), a BERT says what could stand at each [MASK].
@@ -94,7 +89,9 @@ def _run(arguments: list[str]) -> int:
 
 def _parser() -> Parser:
     parser = Parser("python -m pretrain.sample", description=_DESCRIPTION)
-    parser.add_argument("run", metavar="RUN", help="a run's folder, or any folder with a model and tokenizer in Hugging Face format")
+    parser.add_argument(
+        "run", metavar="RUN", help="a run's folder, a checkpoint's, or any with a model and tokenizer in Hugging Face format"
+    )
     parser.add_argument("prompt", nargs="?", default="", help="the text to go on from or to fill in")
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ...; auto: the GPU where there is one")
     causal = parser.add_argument_group("GPT-2")
@@ -127,13 +124,15 @@ def _number(kind: type, least: float, most: float = float("inf")) -> Any:
 
 
 def _find(path: Path) -> Path:
-    """The folder to load: a model in Hugging Face format, or a run that has none yet but a checkpoint."""
+    """The folder to load: a model in Hugging Face format, or a run that has none yet, or one checkpoint."""
+    from pretrain.checkpoint.opening import is_checkpoint, is_run
+
     if not path.is_dir():
         raise UserError(f"there is no folder {path}; give a run's folder (runs/NAME), or one with a model in Hugging Face format")
     for folder in (path, path / "export"):
         if (folder / "config.json").exists():
             return folder
-    if not (path / "config.yaml").exists():
+    if not (is_run(path) or is_checkpoint(path)):
         raise UserError(f"{path} holds neither a run nor a model in Hugging Face format; give the folder of one, such as runs/NAME")
     return path
 
@@ -141,10 +140,13 @@ def _find(path: Path) -> Path:
 def _load(folder: Path, device_name: str) -> Loaded:
     from transformers.utils import logging
 
+    from pretrain.model.pretrained import quiet
+
     device = _device(device_name)
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    loaded = _load_exported(folder) if (folder / "config.json").exists() else _load_checkpoint(folder)
+    with quiet():
+        loaded = _load_exported(folder) if (folder / "config.json").exists() else _load_checkpoint(folder)
     loaded.model.to(device).eval()
     return loaded
 
@@ -179,41 +181,18 @@ def _load_exported(folder: Path) -> Loaded:
 
 
 def _load_checkpoint(folder: Path) -> Loaded:
-    """The newest checkpoint of a run, with the tokenizer from the run's prepared text."""
+    """The newest whole checkpoint of a run, or the one that is named, with the tokenizer that the run keeps."""
     from transformers import AutoTokenizer
 
-    from pretrain.config.serialise import from_yaml
-    from pretrain.export import load_transformer
-    from pretrain.model.build import vocabulary_of
-    from pretrain.run_folder import RunFolder
+    from pretrain.checkpoint.opening import named, open_whole
+    from pretrain.model.build import vocabulary_in
+    from pretrain.model.pretrained import load_transformer
 
-    run = RunFolder(folder)
-    checkpoint = run.latest_checkpoint()
-    if checkpoint is None:
-        raise UserError(f"the run in {folder} has no checkpoint yet; wait for its first one (train.checkpoint_every_steps)")
-    config = from_yaml(run.config.read_text(encoding="utf-8"))
-    prepared = _prepared_text(run, config)
-    model = load_transformer(config, vocabulary_of(prepared), checkpoint)
-    return Loaded(model, AutoTokenizer.from_pretrained(prepared.tokenizer_dir, local_files_only=True))
-
-
-def _prepared_text(run: "RunFolder", config: "Config") -> "Prepared":
-    """The prepared corpus that a run was begun with, found by its fingerprint: the text itself may be gone."""
-    from pretrain.data.manifest import MANIFEST
-    from pretrain.data.prepared import Damaged, open_prepared
-    from pretrain.metrics import last, read_metrics
-
-    fingerprint = (last(read_metrics(run.metrics), "start") or {}).get("data_fingerprint", "")
-    cache = Path(config.data.cache_dir).expanduser()
-    given = [Path(config.data.path).expanduser()] if config.data.kind == "prepared" else []
-    for folder in [*given, *sorted(manifest.parent for manifest in cache.glob(f"*/{MANIFEST}"))]:
-        with contextlib.suppress(Damaged):
-            prepared = open_prepared(folder)
-            if fingerprint.startswith(prepared.fingerprint):
-                return prepared
-    raise UserError(
-        f"the prepared text of the run in {run.path}, and with it the tokenizer, is not in {cache}; put it back, or give an export"
-    )
+    opened = open_whole(named(folder))
+    for path, problem in opened.damaged.items():
+        print(f"warning: {path} is damaged ({problem}); {opened.path.name} is used instead", file=sys.stderr)
+    model = load_transformer(opened.config, vocabulary_in(opened.tokenizer_dir), opened.path)
+    return Loaded(model, AutoTokenizer.from_pretrained(opened.tokenizer_dir, local_files_only=True))
 
 
 # GPT-2 ----------------------------------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from pretrain import distributed, rank_log, stopping
+from pretrain import distributed, initial_weights, rank_log, stopping
 from pretrain.batch_plan import BatchPlan
 from pretrain.checkpoint import manifest
 from pretrain.checkpoint.keeper import Keeper
@@ -24,10 +24,10 @@ from pretrain.engine import Engine, StepResult
 from pretrain.errors import UserError
 from pretrain.evaluate import evaluate, unigram_loss
 from pretrain.exit_codes import DIVERGED, DONE, FAULT, STOPPED_ON_REQUEST
-from pretrain.export import export
 from pretrain.memory import memory_bytes
 from pretrain.model.build import build_model, vocabulary_of
 from pretrain.model.flops import flops_per_sample, peak_flops_per_second
+from pretrain.model.pretrained import export
 from pretrain.optim import build_optimizer
 from pretrain.plan import make_plan
 from pretrain.profiling import StepProfiler
@@ -70,6 +70,9 @@ class Trainer:
         self.plan = make_plan(config, self.batch.world_size, vocabulary, self.training.epochs(samples))
         self.flops_per_step = flops_per_sample(config, vocabulary.padded_size) * self.batch.global_batch_size
         self.peak_flops_per_second = peak_flops_per_second(torch.cuda.get_device_name()) if torch.cuda.is_available() else None
+        self.initial_weights = (
+            None if beginning.candidates else initial_weights.find(config, vocabulary, prepared.manifest["vocabulary_hash"])
+        )
 
         torch.manual_seed(config.run.seed)
         model = build_model(config, vocabulary)
@@ -79,7 +82,7 @@ class Trainer:
         distributed.on_main(self._claim_folder)
         rank_log.open_log(folder.logs, self.batch.world_size)
         self.recorder = Recorder(config, folder, self.plan)
-        self.keeper = Keeper(self.engine, config, folder, self.recorder, self._about())
+        self.keeper = Keeper(self.engine, config, folder, self.recorder, prepared.tokenizer_dir, self._about())
         self._control = distributed.cpu_group() if torch.cuda.is_available() else None
         self.stopwatch = Stopwatch(self.recorder.earlier_seconds)
         profiled = config.train.profile_steps if distributed.is_main() else []
@@ -100,7 +103,7 @@ class Trainer:
                 return code
         if self.config.run.export:
             final = self.folder.checkpoint(self.progress.step)
-            distributed.on_main(lambda: export(self.config, self.prepared, final, self.folder.export))
+            distributed.on_main(lambda: export(self.config, self.folder.tokenizer, final, self.folder.export))
         stopping.over()
         distributed.barrier()  # no rank can be asked to stop any more
         self._record("end")
@@ -159,6 +162,7 @@ class Trainer:
         try:
             self._lock = self.folder.lock()  # until this process ends
             self.folder.claim(self.config)
+            self.folder.keep_tokenizer(self.prepared.tokenizer_dir)
             self.folder.checkpoint_folder.clean()
             self._restore_wandb_id()
         except OSError as error:
@@ -186,17 +190,28 @@ class Trainer:
         self.recorder.show_plan(self.plan)
         if self.beginning.candidates:
             vars(self.progress).update(vars(self.keeper.go_on(self.beginning.candidates)))
+        origin = self._take_initial_weights()
         if not self.beginning.begun:
             unigram = unigram_loss(self.prepared, self.validation, self.config) if distributed.is_main() else 0.0
-            facts = {"data_fingerprint": self.data_fingerprint, "plan": self.plan.as_dict(), **self.recorder.made_with}
+            facts = {"data_fingerprint": self.data_fingerprint, "plan": self.plan.as_dict(), **origin, **self.recorder.made_with}
             self.recorder.record("start", 0, unigram_loss=unigram, **facts)
         if self.beginning.begun or self.beginning.candidates:
             before, now = self.beginning.ranks or self.batch.world_size, self.batch.world_size
             changed = [*self.beginning.changed, *([f"ranks: {before} -> {now}"] if before != now else [])]
-            self._record("resume", ranks=self.batch.world_size, changed=changed, **self.recorder.made_with)
+            self._record("resume", ranks=self.batch.world_size, changed=changed, **origin, **self.recorder.made_with)
             self.recorder.say(f"going on from step {self.progress.step} of the run in {self.folder.path}")
             if changed:
                 self.recorder.say(f"changed since then, without an effect on the mathematics: {'; '.join(changed)}")
+
+    def _take_initial_weights(self) -> dict[str, Any]:
+        """Begin with weights from elsewhere, where they are given; what the record says of them."""
+        if self.initial_weights is None:
+            return {}
+        found, self.initial_weights = self.initial_weights, None  # they need memory
+        found.load(self.engine)
+        for line in found.told:
+            self.recorder.say(line)
+        return {"init_from": found.origin}
 
     def _stop_on_request(self) -> int:
         """A checkpoint, unless nothing has happened yet; the same command goes on from it."""

@@ -28,6 +28,10 @@ class CheckpointFolder:
         """Everything that has a checkpoint's name, oldest first."""
         return sorted((path for path in self.path.glob("step_*") if _NAME.fullmatch(path.name)), key=step_of)
 
+    def set_aside_ones(self) -> list[Path]:
+        """What `set_aside` has left."""
+        return sorted(self.path.glob(f"step_*{_DAMAGED}"))
+
     def latest(self) -> Path | None:
         """What `latest` names, where that is a checkpoint's name."""
         try:
@@ -93,6 +97,11 @@ class CheckpointFolder:
     @staticmethod
     def _temporary(path: Path) -> Path:
         return path.with_name(path.name + _TEMPORARY)
+
+
+def has_name(path: Path) -> bool:
+    """Whether it is called as checkpoints are."""
+    return _NAME.fullmatch(path.name) is not None
 
 
 def step_of(checkpoint: Path) -> int:

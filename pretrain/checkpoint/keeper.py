@@ -23,8 +23,10 @@ _RETRY_SECONDS = 60.0
 class Keeper:
     """Of one run, on this rank. All ranks call its methods together, except for `listen` and `retry_is_due`."""
 
-    def __init__(self, engine: Engine, config: Config, folder: RunFolder, recorder: Recorder, about: dict[str, Any]) -> None:
-        self._engine, self._config, self._folder, self._recorder = engine, config, folder, recorder
+    def __init__(
+        self, engine: Engine, config: Config, folder: RunFolder, recorder: Recorder, tokenizer: Path, about: dict[str, Any]
+    ) -> None:
+        self._engine, self._config, self._folder, self._recorder, self._tokenizer = engine, config, folder, recorder, tokenizer
         self._saver = Saver(folder.checkpoint_folder, config.checkpoint, about, self._prepare_folder)
         self._retry_at: float | None = None
 
@@ -103,5 +105,6 @@ class Keeper:
         """Before each save: the run folder as it must be, also where somebody removed it, with all metrics up to now on the disk."""
         if not self._folder.config.exists():
             self._folder.claim(self._config)
+            self._folder.keep_tokenizer(self._tokenizer)
         if self._folder.metrics.exists():
             durable.flush(self._folder.metrics)

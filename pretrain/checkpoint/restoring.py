@@ -30,7 +30,7 @@ def choose(candidates: Sequence[Path], fall_back: bool) -> Chosen:
     """
     damaged: dict[Path, str] = {}
     for path in candidates:
-        problem = _problem(path)
+        problem = problem_of(path)
         if problem is None:
             return Chosen(path, manifest.read(path), damaged)
         damaged[path] = problem
@@ -60,11 +60,11 @@ def check(path: Path, share: tuple[int, int] = (0, 1), on_file: Callable[[int], 
     return found
 
 
-def _problem(path: Path) -> str | None:
-    """What is wrong with a checkpoint on whatever rank; None where it is whole."""
+def problem_of(path: Path, on_file: Callable[[int], None] = lambda num_bytes: None) -> str | None:
+    """What is wrong with a checkpoint on whatever rank; None where it is whole. A collective call, in which each reads its share."""
     mine = None
     try:
-        check(path, (distributed.rank(), distributed.world_size()))
+        check(path, (distributed.rank(), distributed.world_size()), on_file)
     except Damaged as error:
         mine = error.problem
     return next((problem for problem in distributed.gather_objects(mine) if problem is not None), None)

@@ -25,6 +25,11 @@ def check_consistency(config: Config) -> None:
 def check_runnable(config: Config, on_gpu: bool) -> None:
     """Raise a `UserError` for what only a real run needs, on the device at hand; a dry run does without."""
     check_sources(config)
+    if config.run.init_from == "":
+        raise UserError(
+            "run.init_from is empty, but this run goes on from other weights; add run.init_from=runs/NAME (a run, one of its checkpoints, "
+            "or a model in Hugging Face format), or run.init_from=null to begin with random ones"
+        )
     if config.train.precision == "fp16" and not on_gpu:
         raise UserError("train.precision=fp16 needs a GPU; on a CPU give train.precision=bf16 or fp32")
 

@@ -1,6 +1,7 @@
 """A config as YAML text and back: `--cfg job` and the run folder's `config.yaml`."""
 
 import dataclasses
+from pathlib import Path
 
 import yaml
 from omegaconf import OmegaConf
@@ -19,11 +20,26 @@ def to_yaml(config: Config) -> str:
 def from_yaml(text: str) -> Config:
     """The typed configuration that `to_yaml` wrote."""
     try:
-        values = OmegaConf.to_container(OmegaConf.create(text))
-        return Config(**{part: _typed(dataclass_of(part, values[part]), values[part]) for part in PARTS})
-    except (OmegaConfBaseException, yaml.YAMLError, KeyError, TypeError, AttributeError, ValueError) as error:
+        return _from_values(OmegaConf.to_container(OmegaConf.create(text)))
+    except _NOT_OURS as error:
         reason = str(error).partition("\n")[0]
         raise UserError(f"the stored config.yaml is not one that this version can read ({reason}); start a new run.name") from error
+
+
+def from_manifest(values: dict, checkpoint: Path) -> Config:
+    """The typed configuration that the manifest of a checkpoint holds as plain values."""
+    try:
+        return _from_values(values)
+    except _NOT_OURS as error:
+        reason = str(error).partition("\n")[0]
+        raise UserError(f"the configuration in {checkpoint} is not one that this version can read ({reason}); give another one") from error
+
+
+_NOT_OURS = (OmegaConfBaseException, yaml.YAMLError, KeyError, TypeError, AttributeError, ValueError)
+
+
+def _from_values(values: dict) -> Config:
+    return Config(**{part: _typed(dataclass_of(part, values[part]), values[part]) for part in PARTS})
 
 
 def _typed(cls: type, values: dict) -> object:

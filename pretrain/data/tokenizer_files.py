@@ -3,13 +3,13 @@
 import hashlib
 import json
 import os.path
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pretrain.config.schema import TokenizerConfig
 from pretrain.errors import UserError
+from pretrain.hub_files import NotOnTheHub, download, names_the_hub
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -18,7 +18,9 @@ PUBLISHED_VOCAB_SIZE = {"wordpiece": 30_522, "bpe": 50_257}
 
 _FAST = "tokenizer.json"
 _CONFIG = "tokenizer_config.json"
-_HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
+FILES = (_FAST, _CONFIG, "vocab.txt", "vocab.json", "merges.txt")
+"""What a tokenizer is read from on the hub."""
+
 _BPE_NAMES = (("vocab.json", "merges.txt"), ("encoder.json", "vocab.bpe"))
 _WANTED = {
     "wordpiece": "a folder in Hugging Face format, a vocab.txt, or a name on the hub such as bert-large-uncased",
@@ -77,23 +79,14 @@ def vocabulary_hash(tokenizer: "Tokenizer") -> str:
     return hashlib.sha256("\n".join(token for token, _ in by_id).encode()).hexdigest()
 
 
-def names_the_hub(path: str) -> bool:
-    """Whether `tokenizer.path` is nothing on this machine but could be a name on the hub."""
-    return not os.path.exists(Path(path).expanduser()) and bool(_HUB_NAME.fullmatch(path)) and not path.endswith((".txt", ".json"))
-
-
 def _downloaded(name: str, kind: str) -> Path:
     if not names_the_hub(name):
         raise UserError(f"tokenizer.path={name} does not exist; give {_WANTED[kind]}")
-    import huggingface_hub
-
-    wanted = [_FAST, _CONFIG, "vocab.txt", "vocab.json", "merges.txt"]
     try:
-        return Path(huggingface_hub.snapshot_download(name, allow_patterns=wanted))
-    except Exception as error:  # the library's errors have no common ancestor
-        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        return download(name, FILES)
+    except NotOnTheHub as error:
         raise UserError(
-            f"tokenizer.path={name} is no file or folder here and cannot be had from the hub ({reason}); give {_WANTED[kind]}"
+            f"tokenizer.path={name} is no file or folder here and cannot be had from the hub ({error}); give {_WANTED[kind]}"
         ) from error
 
 

@@ -1,12 +1,13 @@
 """transformers' BERT and GPT-2 from a configuration, with random weights; nothing is downloaded."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pretrain.config.schema import Config, ModelConfig
+from pretrain.config.schema import Config, ModelConfig, ObjectiveConfig
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PretrainedConfig, PreTrainedModel
 
     from pretrain.data.prepared import Prepared
     from pretrain.model.objective import PretrainingModel
@@ -34,6 +35,15 @@ def vocabulary_of(prepared: "Prepared") -> Vocabulary:
     return Vocabulary(prepared.vocab_size, prepared.special.pad, prepared.special.eot)
 
 
+def vocabulary_in(tokenizer_dir: Path) -> Vocabulary:
+    """The vocabulary of a saved tokenizer: the same as that of the corpus that was prepared with it."""
+    from pretrain.data.tokenizer import load_tokenizer, special_tokens
+
+    tokenizer = load_tokenizer(tokenizer_dir)
+    special = special_tokens(tokenizer)
+    return Vocabulary(tokenizer.get_vocab_size(), special.pad, special.eot)
+
+
 def build_model(config: Config, vocabulary: Vocabulary) -> "PretrainingModel":
     """The model with its objective, on the default device and in the default dtype, drawn from torch's generator."""
     from pretrain.model.objective import CausalLanguageModelling, MaskedLanguageModelling
@@ -44,13 +54,18 @@ def build_model(config: Config, vocabulary: Vocabulary) -> "PretrainingModel":
 
 def build_transformer(config: Config, vocabulary: Vocabulary) -> "PreTrainedModel":
     """The plain transformers model, as it is exported."""
+    return architecture_of(config.objective)(transformers_config(config.model, vocabulary))
+
+
+def architecture_of(objective: ObjectiveConfig) -> "type[PreTrainedModel]":
+    """transformers' class of model that is trained on `objective`."""
     from transformers import BertForMaskedLM, BertForPreTraining, GPT2LMHeadModel
 
-    architecture = {"clm": GPT2LMHeadModel, "mlm": BertForMaskedLM, "mlm_nsp": BertForPreTraining}[config.objective.kind]
-    return architecture(_transformers_config(config.model, vocabulary))
+    return {"clm": GPT2LMHeadModel, "mlm": BertForMaskedLM, "mlm_nsp": BertForPreTraining}[objective.kind]
 
 
-def _transformers_config(model: ModelConfig, vocabulary: Vocabulary):
+def transformers_config(model: ModelConfig, vocabulary: Vocabulary) -> "PretrainedConfig":
+    """transformers' configuration of a model with this vocabulary."""
     import transformers
 
     if model.family == "bert":

@@ -4,7 +4,7 @@ import pytest
 
 from pretrain.config.compose import compose
 from pretrain.model.build import Vocabulary
-from pretrain.plan import make_plan
+from pretrain.plan import make_plan, render
 
 
 def test_the_papers_plan() -> None:
@@ -27,6 +27,19 @@ def test_published_gpt2_sizes_with_the_padded_vocabulary(experiment: str, parame
 def test_sharding_divides_the_state() -> None:
     sizes = [make_plan(compose(["+experiment=gpt2_xl"]), ranks, Vocabulary(50_257)).optimizer_state_bytes for ranks in (1, 64)]
     assert sizes[0] / sizes[1] > 40  # not 64: each rank keeps the row and column factors of the matrices it has a part of
+
+
+def test_the_plan_says_where_the_first_weights_come_from() -> None:
+    def line(*settings: str) -> list[str]:
+        return [
+            row.strip() for row in render(make_plan(compose([*settings]), 8, Vocabulary(30_522))).splitlines() if "the weights of" in row
+        ]
+
+    assert line("+experiment=bert_32k_phase2", "run.init_from=runs/bert_32k") == [
+        "from  the weights of runs/bert_32k; optimizer and schedule begin anew"
+    ]
+    assert line("+experiment=bert_32k_phase2") == ["from  the weights of (give run.init_from); optimizer and schedule begin anew"]
+    assert line("+experiment=bert_32k") == []
 
 
 def test_a_dry_run_takes_the_size_of_the_vocabulary_it_is_given(run_pretrain) -> None:

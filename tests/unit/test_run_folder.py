@@ -120,3 +120,14 @@ def test_a_config_of_another_kind_is_one_line(config: Config, folder: RunFolder)
     folder.config.write_bytes(b"\xff\xfe nothing of ours")
     with pytest.raises(UserError, match="config.yaml"):
         folder.inspect(config)
+
+
+def test_the_run_keeps_the_tokenizer_of_its_data(folder: RunFolder, tmp_path: Path) -> None:
+    for text in ("first", "second", "second"):
+        given = tmp_path / "prepared"
+        given.mkdir(exist_ok=True)
+        (given / "tokenizer.json").write_text(text)
+        folder.path.mkdir(exist_ok=True)
+        folder.keep_tokenizer(given)
+        assert {path.name: path.read_text() for path in folder.tokenizer.iterdir()} == {"tokenizer.json": text}
+        assert [path.name for path in folder.path.iterdir()] == ["tokenizer"]

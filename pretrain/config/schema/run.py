@@ -23,8 +23,8 @@ class RunConfig:
     """auto: go on where the run folder stands, or begin; must: stop unless `latest` is a whole checkpoint; never: stop if the folder holds
     a run."""
     init_from: str | None = None
-    """Begin with the weights of another run, of one of its checkpoints, or of a model in Hugging Face format; the optimizer and the
-    schedule begin anew."""
+    """Begin with the weights of another run, of one of its checkpoints, or of a model in Hugging Face format (a folder, or a name on the
+    hub); the optimizer and the schedule begin anew. Empty: the run needs one that is still to be given."""
     dry_run: bool = False
     """Print the plan and exit; needs no data, network, GPU or weights."""
     export: bool = True
