@@ -32,7 +32,7 @@ _LOST_TOUCH = re.compile(
 _EVERY_SECONDS = 0.5  # a look at the board
 _SETTLING_SECONDS = 1.0  # for the others' notes
 _ECHO_SECONDS = 3.0  # for a cause, where this rank has only lost touch
-_LEAVING_SECONDS = 15.0  # for all of this; longer only where rank 0, which holds the board, does not answer
+_LEAVING_SECONDS = 10.0  # for all of this; longer only where rank 0, which holds the board, does not answer
 _FAREWELL_SECONDS = 2.0  # rank 0 keeps the board up for those who still read
 
 
@@ -125,7 +125,7 @@ class Board:
         self.leaving.set()
         if own:
             rank_log.logger.info(own.text)
-        rank_log.dump_stacks(own.text.splitlines()[-1] if own else "another rank has failed")
+        rank_log.dump_stacks(own.text if own else "another rank has failed")
         heard: list[Note] = []
         thread = threading.Thread(target=lambda: heard.append(self._hear(own)), daemon=True)
         thread.start()

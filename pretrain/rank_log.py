@@ -68,7 +68,7 @@ def _open_stacks(path: Path) -> None:
 
 
 def dump_stacks(reason: str) -> None:
-    """Write where each thread of this process is."""
+    """Write why, and where each thread of this process is."""
     if _stacks is not None:
         with contextlib.suppress(OSError):
             print(f"--- {datetime.now().astimezone().isoformat(timespec='seconds')} {reason}", file=_stacks, flush=True)

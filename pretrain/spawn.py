@@ -171,7 +171,7 @@ def _rank_main(number: int, entry: Callable[..., int], arguments: tuple, environ
     except BaseException as error:
         note = Note.of(error, number)
         rank_log.logger.info(note.text)
-        rank_log.dump_stacks(note.text.splitlines()[-1])
+        rank_log.dump_stacks(note.text)
         report = _Report(note.code, note)
     reports.send(report)
     if report.code not in _ORDERLY:

@@ -20,7 +20,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-CASES = [("spawn", 1, 2), ("spawn", 1, 3), ("srun", 1, 1), ("srun", 0, 2)]
+CASES = [("spawn", 1, 3), ("srun", 1, 1), ("srun", 0, 2)]
 """Launcher, frozen rank, ZeRO stage: DeepSpeed's reductions run in a group of its own."""
 
 
@@ -44,7 +44,5 @@ def test_the_others_end_in_time_and_say_why(folder: Path, launcher: str, rank: i
     assert "Traceback" not in done.errors
     logs = folder / "runs" / name / "logs"
     stacks = (logs / f"stacks_rank_{1 - rank}.txt").read_text()
-    assert "pretrain/launch.py" in stacks and "thread 0x" in stacks
-    log = (logs / f"rank_{1 - rank}.log").read_text()
-    assert "deepspeed/" in log and "pretrain/engine.py" in log  # where it waited
+    assert "deepspeed/" in stacks and "pretrain/engine.py" in stacks and "thread 0x" in stacks  # where it waited
     assert not is_running((notes / "pid0").read_text()) and not is_running((notes / "pid1").read_text())
