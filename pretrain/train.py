@@ -101,13 +101,12 @@ class Trainer:
                 self.recorder.close()
                 stopping.over()
                 return code
-        if self.config.run.export:
-            final = self.folder.checkpoint(self.progress.step)
-            distributed.on_main(lambda: export(self.config, self.folder.tokenizer, final, self.folder.export))
+        exported = not self.config.run.export or self._export()
         stopping.over()
         distributed.barrier()  # no rank can be asked to stop any more
-        self._record("end")
-        return DONE if self.recorder.close() else FAULT
+        if exported:
+            self._record("end")
+        return DONE if self.recorder.close() and exported else FAULT
 
     def _train(self) -> int:
         """From where the run stands to the end of the schedule, or to where it has to stop."""
@@ -212,6 +211,21 @@ class Trainer:
         for line in found.told:
             self.recorder.say(line)
         return {"init_from": found.origin}
+
+    def _export(self) -> bool:
+        """Whether the model could be written; says so where it could not."""
+        final = self.folder.checkpoint(self.progress.step)
+        try:
+            distributed.on_main(lambda: export(self.config, self.folder.tokenizer, final, self.folder.export))
+        except OSError as error:
+            if distributed.is_main():
+                print(
+                    f"error: the model could not be written to {self.folder.export} ({error.strerror or error}); {final.name} is whole: "
+                    f"see to the folder and give the same command again",
+                    file=sys.stderr,
+                )
+            return False
+        return True
 
     def _stop_on_request(self) -> int:
         """A checkpoint, unless nothing has happened yet; the same command goes on from it."""

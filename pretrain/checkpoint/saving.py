@@ -11,6 +11,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from came import checkpoint as came_checkpoint
 from pretrain import distributed
 from pretrain.checkpoint import manifest
@@ -68,6 +70,8 @@ class Saver:
         copied = time.monotonic()
 
         def run() -> None:
+            if engine.device.type == "cuda":
+                torch.cuda.set_device(engine.device)  # a new thread begins on the first GPU, whose memory is another rank's
             path, error, num_bytes = self._folder.of_step(now.step), None, 0
             try:
                 num_bytes = write(now)

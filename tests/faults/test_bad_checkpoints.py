@@ -182,6 +182,25 @@ def test_a_disk_that_stays_full_keeps_the_last_good_one(runs: ForkedRuns, finish
         assert_same_end(disk / "it", finished)
 
 
+def before_export(action: Callable[[], object]) -> None:
+    from pretrain import train
+
+    if is_rank(0):
+        wrap(train, "export", before=on_call(1, action))
+
+
+def test_an_export_that_finds_no_room_can_be_made_up_for(runs: ForkedRuns) -> None:
+    with small_disk(runs.folder / "exporting", 8) as disk:
+        command = *[text for text in COMMAND if not text.startswith(("run.dir=", "run.export="))], f"run.dir={disk}", "run.name=it"
+        ended = runs.run(*command, fault=partial(before_export, partial(fill, disk)))
+        assert ended.codes == [1, 1], ended.said
+        assert "error: the model could not be written to" in ended.said and "step_00000008 is whole" in ended.said
+        assert "Traceback" not in ended.said
+        (disk / "filler").unlink()
+        ended = runs.run(*command)
+        assert ended.codes == [0, 0] and (disk / "it" / "export" / "config.json").exists(), ended.said
+
+
 def test_a_folder_that_becomes_read_only_is_no_reason_to_stop(runs: ForkedRuns, finished: Path) -> None:
     """The folder of checkpoints, from step 4 to step 6."""
     with small_disk(runs.folder / "readonly", 8) as disk:
