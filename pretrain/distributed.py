@@ -32,7 +32,8 @@ def meet(timeout_seconds: int) -> Any:
 
 
 def init(timeout_seconds: int, store: Any = None, rendezvous_timeout_seconds: int = 300) -> None:
-    """Join the process group of the ranks that meet at `store` or, without it, at MASTER_ADDR; alone, make a group of one."""
+    """Join the process group of the ranks that meet at `store` or, without it, at MASTER_ADDR; alone, make a group of one.
+    Collectives of every group, whoever makes it, then end after `timeout_seconds`."""
     global _timeout
     if dist.is_initialized():
         return
@@ -41,6 +42,8 @@ def init(timeout_seconds: int, store: Any = None, rendezvous_timeout_seconds: in
         backend = "nccl"
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     _timeout = timeout = timedelta(seconds=timeout_seconds)
+    # DeepSpeed makes groups of its own, while it is set up and later, and asks for no timeout.
+    dist.distributed_c10d.default_pg_timeout = dist.distributed_c10d.default_pg_nccl_timeout = timeout
     if "RANK" in os.environ:
         store = dist.PrefixStore("group", store or meet(rendezvous_timeout_seconds))
         rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
@@ -48,13 +51,6 @@ def init(timeout_seconds: int, store: Any = None, rendezvous_timeout_seconds: in
     else:
         os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE="1")  # DeepSpeed reads them
         dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1, timeout=timeout)
-
-
-def set_timeouts() -> None:
-    """Give every process group the timeout that `init` was given: DeepSpeed makes its own with torch's default, half an hour."""
-    for group in list(dist.distributed_c10d._world.pg_map):
-        if dist.get_rank(group) >= 0:
-            dist.distributed_c10d._set_pg_timeout(_timeout, group)
 
 
 def shut_down() -> None:

@@ -1,10 +1,10 @@
 """One rank fails, all end within seconds, and the user reads the cause alone.
 
 A rank that fails leaves a note. Of several the weightiest is shown: a mistake of the user's, then a fault, then a rank that vanished
-without a word or does not answer; that a rank lost touch with another is an echo of these, and shown only where there is nothing else. Ranks started by
-torchrun or srun pin their notes to the store that they met at (`Board`), and each has a thread that looks there (`Watch`): it also ends
-a rank that sits in a collective and would never hear of it. Ranks of our own hand their notes to the process that started them
-(`spawn.py`).
+without a word or does not answer; that a rank lost touch with another is an echo of these, and shown only where there is nothing else.
+Ranks started by torchrun or srun pin their notes to the store that they met at (`Board`), and each has a thread that looks there
+(`Watch`): it also ends a rank that sits in a collective and would never hear of it. Ranks of our own hand their notes to the process
+that started them (`spawn.py`).
 """
 
 import json
@@ -188,7 +188,7 @@ class Watch(threading.Thread):
     def stop(self) -> None:
         """From now on the others may go when they like."""
         self._over.set()
-        self.join()
+        self.join(_LEAVING_SECONDS)  # it may wait for an answer of rank 0's for ever
 
 
 def end_process(code: int) -> None:
@@ -209,6 +209,10 @@ def how_it_is(pid: int) -> str:
     """What the system says of a process on this machine."""
     told = {"T": "stopped by a signal", "t": "stopped by a debugger", "D": "waiting for the disk or the network", "": "dead"}
     return f"it is {told.get(_state(pid), 'running')} (pid {pid} on {socket.gethostname()})"
+
+
+def is_frozen(pid: int) -> bool:
+    return _state(pid) in ("T", "t")
 
 
 def _is_alive(pid: int) -> bool:

@@ -4,8 +4,10 @@ import os
 import socket
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ from pretrain.summary import summarise
 from pretrain.world import World, count_cores, find_world, speaks
 
 _LEAVING_SECONDS = 60.0
-"""Rank 0, at whose store the others are, waits so long for the last of them to go."""
+"""Rank 0, at whose store the others are, waits so long for the last of them to go, and they for its answer."""
 
 
 def launch(config: Config) -> int:
@@ -126,12 +128,18 @@ def _from_rank_0(store: Any, board: Board, function: Callable[[], Path | None]) 
 
 
 def _leave_together(store: Any, rank: int, size: int) -> None:
-    """Rank 0, which holds the store, leaves last."""
-    left = store.add("left", 1)
-    deadline = time.monotonic() + _LEAVING_SECONDS
-    while rank == 0 and left < size and time.monotonic() < deadline:
-        time.sleep(0.05)
-        left = store.add("left", 0)
+    """Rank 0, which holds the store, leaves last; one that does not answer is not waited for."""
+
+    def leave() -> None:
+        with suppress(RuntimeError):  # rank 0 is gone
+            left = store.add("left", 1)
+            while rank == 0 and left < size:
+                time.sleep(0.05)
+                left = store.add("left", 0)
+
+    thread = threading.Thread(target=leave, daemon=True)
+    thread.start()
+    thread.join(_LEAVING_SECONDS)
 
 
 def _tell_torchrun(error: BaseException) -> None:

@@ -61,10 +61,12 @@ def open_log(folder: Path, world_size: int) -> None:
 
 
 def _open_stacks(path: Path) -> None:
-    """From now on SIGQUIT (Ctrl-\\) writes there where each thread of this process is, whatever it waits for."""
+    """From now on SIGQUIT (Ctrl-\\) writes there where each thread of this process is, whatever it waits for; so does a crash, as NCCL's at
+    a timeout."""
     global _stacks
     _stacks = path.open("a")
     faulthandler.register(signal.SIGQUIT, file=_stacks, all_threads=True)
+    faulthandler.enable(_stacks, all_threads=True)
 
 
 def dump_stacks(reason: str) -> None:

@@ -19,7 +19,7 @@ from multiprocessing.process import BaseProcess
 from pretrain import rank_log, stopping
 from pretrain.errors import UserError
 from pretrain.exit_codes import DONE, FAULT, STOPPED_ON_REQUEST
-from pretrain.failures import ECHO, MISTAKE, Note, how_it_is
+from pretrain.failures import ECHO, MISTAKE, VANISHED, Note, how_it_is, is_frozen
 from pretrain.orphans import leave_with_parent
 
 _ORDERLY = (DONE, STOPPED_ON_REQUEST)
@@ -73,6 +73,7 @@ def run_ranks(entry: Callable[..., int], arguments: tuple, environments: list[Ma
     """
     context = multiprocessing.get_context("spawn")
     ranks: list[_Rank] = []
+    quit_before = signal.signal(signal.SIGQUIT, signal.SIG_IGN)  # Ctrl-\ asks the ranks for their stacks; they inherit this until they can
     with stopping.passed_on(lambda number: _send(ranks, number)):
         try:
             for number, environment in enumerate(environments):
@@ -86,6 +87,7 @@ def run_ranks(entry: Callable[..., int], arguments: tuple, environments: list[Ma
             return _watch(ranks)
         finally:
             _end(ranks)
+            signal.signal(signal.SIGQUIT, quit_before)
 
 
 def _send(ranks: list[_Rank], number: int) -> None:
@@ -121,9 +123,13 @@ def _explain(ranks: list[_Rank]) -> int:
     if cause.kind == ECHO and any(rank.left_at_once for rank in ranks):
         return STOPPED_ON_REQUEST
     silent = [rank for rank in ranks if rank.report is None]
-    if cause.kind == ECHO and silent:
+    frozen = [rank for rank in silent if is_frozen(rank.process.pid)]
+    if cause.kind >= VANISHED:
         _send(silent, signal.SIGQUIT)  # they write their stacks, see rank_log
-        cause = Note.silent(silent[0].number, silent[0].number, how_it_is(silent[0].process.pid))
+        # A rank that waits for a frozen one loses touch with it or, by NCCL's hand, its life.
+        blamed = frozen or (silent if cause.kind == ECHO else [])
+        if blamed:
+            cause = Note.silent(blamed[0].number, blamed[0].number, how_it_is(blamed[0].process.pid))
     if cause.kind == MISTAKE:
         raise UserError(cause.text.removeprefix("error: "))
     print(cause.text, file=sys.stderr, flush=True)

@@ -77,7 +77,6 @@ class Trainer:
         torch.manual_seed(config.run.seed)
         model = build_model(config, vocabulary)
         self.engine = Engine(model, build_optimizer(config.optimizer, model), config, self.batch)
-        distributed.set_timeouts()
         self.progress = Progress(loss_scale=self.engine.loss_scale)
         distributed.on_main(self._claim_folder)
         rank_log.open_log(folder.logs, self.batch.world_size)

@@ -1,11 +1,16 @@
 """A rank that is frozen: the others end within the timeout, name it, and leave their stacks."""
 
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
+import torch
+import torch.distributed as dist
 
 from tests.distributed.test_layout_invariance import write_corpus
+from tests.faults.fault_points import wrap
 from tests.faults.test_ranks import SETTINGS, is_running
+from tests.forked_runs import SMALL, ForkedRuns
 from tests.launchers import start
 
 TIMEOUT = 4
@@ -46,3 +51,25 @@ def test_the_others_end_in_time_and_say_why(folder: Path, launcher: str, rank: i
     stacks = (logs / f"stacks_rank_{1 - rank}.txt").read_text()
     assert "deepspeed/" in stacks and "pretrain/engine.py" in stacks and "thread 0x" in stacks  # where it waited
     assert not is_running((notes / "pid0").read_text()) and not is_running((notes / "pid1").read_text())
+
+
+def look_at_all_timeouts() -> None:
+    """Once DeepSpeed has made its groups."""
+    from pretrain.engine import Engine
+
+    def look(*_: object, **__: object) -> None:
+        groups = list(dist.distributed_c10d._world.pg_map)
+        timeouts = {group._get_backend(torch.device("cpu")).options._timeout for group in groups}
+        print(f"{len(groups)} groups, {timeouts}")
+
+    wrap(Engine, "__init__", after=look)
+
+
+@pytest.mark.parametrize("stage", [1, 3])
+def test_the_timeout_holds_in_groups_that_deepspeed_makes(folder: Path, stage: int) -> None:
+    settings = *SMALL, f"zero=stage{stage}", "launch.timeout_seconds=77", "train.num_steps=1", f"run.name=timeouts{stage}"
+    ended = ForkedRuns(folder).run(*settings, fault=look_at_all_timeouts)
+    assert ended.codes == [0, 0], ended.said
+    (told,) = [line for line in ended.said.splitlines() if " groups, " in line]
+    groups, _, timeouts = told.partition(" groups, ")
+    assert int(groups) > 1 and timeouts == str({timedelta(seconds=77)})

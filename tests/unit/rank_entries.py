@@ -44,6 +44,17 @@ def killed_on_rank_1(folder: Path) -> int:
     return _others_wait(folder, ZeroDivisionError())
 
 
+def frozen_on_rank_0_and_aborted_on_rank_1(folder: Path) -> int:
+    """As NCCL ends a rank that has waited for another for too long."""
+    if os.environ["RANK"] == "0":
+        note(folder)
+        os.kill(os.getpid(), signal.SIGSTOP)
+    deadline = time.monotonic() + 60
+    while not (folder / "rank0").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.abort()
+
+
 def wait_for_ever(folder: Path) -> int:
     note(folder)
     time.sleep(600)

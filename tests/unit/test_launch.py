@@ -1,5 +1,6 @@
 """What is settled before anything is prepared or written: the environment of the ranks, and whether the run folder can be written."""
 
+import threading
 from pathlib import Path
 
 import pytest
@@ -37,3 +38,23 @@ def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path, place: str):
 def test_the_check_of_the_run_folder_leaves_no_trace(tmp_path: Path):
     launching._check_run_folder(tmp_path / "runs" / "demo")
     assert not list(tmp_path.iterdir())
+
+
+class FrozenStore:
+    """Of a rank 0 that does not answer any more."""
+
+    def __init__(self) -> None:
+        self.asked, self.over = threading.Event(), threading.Event()
+
+    def add(self, key: str, number: int) -> int:
+        self.asked.set()
+        self.over.wait(60)
+        return number
+
+
+def test_at_the_end_nobody_waits_for_ever_for_a_rank_0_that_is_frozen(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(launching, "_LEAVING_SECONDS", 0.2)
+    store = FrozenStore()
+    launching._leave_together(store, 1, 2)
+    assert store.asked.is_set() and not store.over.is_set()
+    store.over.set()

@@ -72,6 +72,13 @@ def test_a_fault_in_one_rank_ends_the_others_with_its_code(tmp_path: Path, entry
     assert not alive(tmp_path)
 
 
+def test_a_frozen_rank_is_named_though_another_died_of_waiting_for_it(tmp_path: Path, capfd: pytest.CaptureFixture[str]):
+    assert run_ranks(rank_entries.frozen_on_rank_0_and_aborted_on_rank_1, (tmp_path,), TWO_RANKS) == 1
+    pid = (tmp_path / "rank0").read_text().split()[0]
+    assert f"rank 0 does not answer: it is stopped by a signal (pid {pid} on " in capfd.readouterr().err
+    assert not alive(tmp_path)
+
+
 def test_a_rank_that_ignores_sigterm_is_ended_all_the_same(tmp_path: Path):
     with pytest.raises(UserError):
         run_ranks(rank_entries.ignore_sigterm, (tmp_path,), TWO_RANKS)
@@ -118,6 +125,14 @@ def test_a_request_to_the_launcher_reaches_the_ranks(launcher: subprocess.Popen,
 
 def test_ctrl_c_in_the_terminal_reaches_all_at_once(launcher: subprocess.Popen, tmp_path: Path):
     os.killpg(launcher.pid, signal.SIGINT)
+    _, errors = launcher.communicate(timeout=30)
+    assert (launcher.returncode, errors) == (85, "")
+    assert not alive(tmp_path)
+
+
+def test_asking_for_stacks_in_the_terminal_ends_nobody(launcher: subprocess.Popen, tmp_path: Path):
+    os.killpg(launcher.pid, signal.SIGQUIT)
+    os.killpg(launcher.pid, signal.SIGTERM)
     _, errors = launcher.communicate(timeout=30)
     assert (launcher.returncode, errors) == (85, "")
     assert not alive(tmp_path)
