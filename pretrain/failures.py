@@ -130,7 +130,7 @@ class Board:
         thread = threading.Thread(target=lambda: heard.append(self._hear(own)), daemon=True)
         thread.start()
         thread.join(_LEAVING_SECONDS)
-        cause = heard[0] if heard else Note.silent(0, 1, "the store that it holds gives no answer")
+        cause = heard[0] if heard else Note.silent(0, 1, self._how_it_is(0) or "the store that it holds gives no answer")
         if cause.author == self.rank:
             if self._untold.acquire(blocking=False):  # the main thread and the watch may come here together
                 rank_log.tell_user(cause.text)
@@ -163,8 +163,11 @@ class Board:
         answered = [number for number in range(self._world_size) if self._store.check([f"answer/{number}"])]
         missing = sorted(set(range(self._world_size)) - set(answered))
         if missing and self.rank == answered[0]:
-            pid = self._neighbours.get(missing[0])
-            self.pin(Note.silent(missing[0], self.rank, how_it_is(pid) if pid else "it is frozen or cut off"))
+            self.pin(Note.silent(missing[0], self.rank, self._how_it_is(missing[0]) or "it is frozen or cut off"))
+
+    def _how_it_is(self, number: int) -> str:
+        """Empty for a rank of another machine, of which nothing is known."""
+        return how_it_is(self._neighbours[number]) if number in self._neighbours else ""
 
 
 class Watch(threading.Thread):

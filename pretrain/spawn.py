@@ -47,6 +47,10 @@ class _Rank:
     """On request, before it could agree with the others."""
 
     @property
+    def frozen(self) -> bool:
+        return self.process.pid is not None and is_frozen(self.process.pid)
+
+    @property
     def finished(self) -> bool:
         return self.report is not None and self.report.code in _ORDERLY
 
@@ -123,7 +127,7 @@ def _explain(ranks: list[_Rank]) -> int:
     if cause.kind == ECHO and any(rank.left_at_once for rank in ranks):
         return STOPPED_ON_REQUEST
     silent = [rank for rank in ranks if rank.report is None]
-    frozen = [rank for rank in silent if is_frozen(rank.process.pid)]
+    frozen = [rank for rank in silent if rank.frozen]
     if cause.kind >= VANISHED:
         _send(silent, signal.SIGQUIT)  # they write their stacks, see rank_log
         # A rank that waits for a frozen one loses touch with it or, by NCCL's hand, its life.
@@ -138,7 +142,7 @@ def _explain(ranks: list[_Rank]) -> int:
 
 def _settle(ranks: list[_Rank], seconds: float) -> None:
     deadline = time.monotonic() + seconds
-    while (running := [rank for rank in ranks if rank.report is None]) and time.monotonic() < deadline:
+    while (running := [rank for rank in ranks if rank.report is None and not rank.frozen]) and time.monotonic() < deadline:
         _collect(running, deadline - time.monotonic())
 
 
@@ -157,7 +161,9 @@ def _end(ranks: list[_Rank]) -> None:
     """Let those that finished leave, end the rest, and return when all are gone."""
     begun = time.monotonic()
     for rank in ranks:
-        if not rank.finished:
+        if rank.frozen:
+            rank.process.kill()
+        elif not rank.finished:
             rank.process.terminate()
     for rank in ranks:
         patience = _LEAVING_SECONDS if rank.finished else _GRACE_SECONDS
