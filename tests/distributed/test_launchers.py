@@ -18,9 +18,11 @@ from tests.launchers import LAUNCHERS, REPOSITORY, start
 SETTINGS = (
     "data=text data.paths=[corpus.txt] data.cache_dir=cache tokenizer.vocab_size=300 data.max_seq_length=16 run.dir=runs tracker=none "
     "model.num_layers=1 model.hidden_size=16 model.num_heads=2 train.global_batch_size=8 train.micro_batch_size=2 train.num_steps=4 "
-    "train.eval_samples=8 train.eval_every_steps=2 train.checkpoint_every_steps=2 train.log_every_steps=1 launch.num_processes=2"
+    "train.eval_samples=8 train.eval_every_steps=2 train.checkpoint_every_steps=2 train.log_every_steps=1 launch.num_processes=2 "
+    "checkpoint.asynchronous=false"  # so that each has its line at the same place
 ).split()
-DIFFER = {"path", "mfu", "tokens_per_second", "memory_peak_bytes"}
+DIFFER = {"path", "bytes", "mfu", "tokens_per_second", "memory_peak_bytes"}
+"""The bytes of a checkpoint are also those of the run's name."""
 
 
 @pytest.fixture(scope="module")
