@@ -80,12 +80,13 @@ def run_ranks(entry: Callable[..., int], arguments: tuple, environments: list[Ma
     quit_before = signal.signal(signal.SIGQUIT, signal.SIG_IGN)  # Ctrl-\ asks the ranks for their stacks; they inherit this until they can
     with stopping.passed_on(lambda number: _send(ranks, number)):
         try:
-            for number, environment in enumerate(environments):
-                receiver, sender = context.Pipe(duplex=False)
-                process = context.Process(target=_rank_main, args=(number, entry, arguments, dict(environment), sender))
-                process.start()
-                sender.close()
-                ranks.append(_Rank(number, process, receiver))
+            with stopping.kept_from_children():
+                for number, environment in enumerate(environments):
+                    receiver, sender = context.Pipe(duplex=False)
+                    process = context.Process(target=_rank_main, args=(number, entry, arguments, dict(environment), sender))
+                    process.start()
+                    sender.close()
+                    ranks.append(_Rank(number, process, receiver))
             if stopping.requested():
                 _send(ranks, signal.SIGTERM)  # to those that were not there yet
             return _watch(ranks)

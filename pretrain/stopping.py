@@ -15,11 +15,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from multiprocessing import resource_tracker
 
 from pretrain.exit_codes import STOPPED_ON_REQUEST
 
 _STOP = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 _SAVE = signal.SIGUSR2
+_HEARD = (*_STOP, _SAVE)
 _SAME_REQUEST_SECONDS = 1.0
 _FAREWELL_SECONDS = 2.0
 
@@ -71,10 +73,10 @@ _listener = _Listener()
 
 
 def listen() -> None:
-    """From now on requests are heard; to be called in the main thread."""
+    """From now on requests are heard, and those that waited for it (`kept_from_children`); to be called in the main thread."""
     sender, receiver = socket.socketpair()
     sender.setblocking(False)
-    for number in (*_STOP, _SAVE):
+    for number in _HEARD:
         signal.signal(number, lambda *_: None)
     signal.set_wakeup_fd(sender.fileno(), warn_on_full_buffer=False)
 
@@ -85,6 +87,7 @@ def listen() -> None:
                     _listener.receive(number)
 
     threading.Thread(target=hear, name="requests", daemon=True).start()
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _HEARD)
 
 
 @contextmanager
@@ -103,6 +106,18 @@ def passed_on(to: Callable[[int], None]) -> Iterator[None]:
     _listener.pass_on = to
     yield
     _listener.pass_on = None
+
+
+@contextmanager
+def kept_from_children() -> Iterator[None]:
+    """Signals for processes that are started in the block wait until these `listen`, where they would kill a process that has only begun."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _HEARD)
+    try:
+        resource_tracker.ensure_running()  # multiprocessing starts it before its first process, and unblocks SIGINT and SIGTERM then
+        signal.pthread_sigmask(signal.SIG_BLOCK, _HEARD)
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def requested() -> bool:
@@ -124,7 +139,7 @@ def before_leaving(farewell: Callable[[], None]) -> None:
 def over() -> None:
     """The run is complete or has stopped: from now on requests are ignored, in the interpreter's own last moments too."""
     _listener.first_at = None
-    for number in (*_STOP, _SAVE):
+    for number in _HEARD:
         signal.signal(number, signal.SIG_IGN)
 
 

@@ -157,6 +157,16 @@ def test_a_second_request_ends_at_once_what_the_first_does_not(launcher: subproc
     assert not alive(tmp_path)
 
 
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1", "SIGINT"])
+def test_a_request_that_comes_while_the_ranks_are_only_starting_waits_until_they_listen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], name: str
+):
+    monkeypatch.setenv("EARLY_SIGNAL", name)
+    assert run_ranks(rank_entries.wait_for_ever, (tmp_path,), TWO_RANKS) == 85
+    assert capfd.readouterr().err == ""
+    assert not alive(tmp_path)
+
+
 def test_ranks_leave_when_the_launcher_is_killed_outright(launcher: subprocess.Popen, tmp_path: Path):
     launcher.kill()
     launcher.wait()
