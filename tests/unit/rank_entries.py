@@ -1,6 +1,5 @@
 """What the ranks of test_spawn.py do: functions that a new process can import."""
 
-import multiprocessing
 import os
 import signal
 import time
@@ -9,7 +8,7 @@ from pathlib import Path
 from pretrain import stopping
 from pretrain.errors import UserError
 
-if "EARLY_SIGNAL" in os.environ and multiprocessing.parent_process():
+if "EARLY_SIGNAL" in os.environ:
     os.kill(os.getpid(), signal.Signals[os.environ["EARLY_SIGNAL"]])  # a rank imports this before it does anything else
 
 
