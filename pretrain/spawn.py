@@ -25,7 +25,8 @@ from pretrain.orphans import leave_with_parent
 _ORDERLY = (DONE, STOPPED_ON_REQUEST)
 _SETTLING_SECONDS = 1.0  # for the others' reports after a failure
 _ECHO_SECONDS = 5.0  # the same where a rank has only lost touch: the others' own timeouts come in their turn
-_GRACE_SECONDS = 5.0  # for one that is ended
+_GRACE_SECONDS = 5.0  # a rank that failed waits so long to be ended
+_STACKS_SECONDS = 0.3  # for ranks that write their stacks
 _LEAVING_SECONDS = 60.0  # for one that has finished
 
 
@@ -131,6 +132,7 @@ def _explain(ranks: list[_Rank]) -> int:
     frozen = [rank for rank in silent if rank.frozen]
     if cause.kind >= VANISHED:
         _send(silent, signal.SIGQUIT)  # they write their stacks, see rank_log
+        time.sleep(_STACKS_SECONDS)
         # A rank that waits for a frozen one loses touch with it or, by NCCL's hand, its life.
         blamed = frozen or (silent if cause.kind == ECHO else [])
         if blamed:
@@ -159,16 +161,13 @@ def _collect(running: list[_Rank], seconds: float | None = None) -> None:
 
 
 def _end(ranks: list[_Rank]) -> None:
-    """Let those that finished leave, end the rest, and return when all are gone."""
+    """Let those that finished leave, kill the rest (nothing that a run has written depends on how it ends), and return when all are gone."""
     begun = time.monotonic()
     for rank in ranks:
-        if rank.frozen:
+        if not rank.finished:
             rank.process.kill()
-        elif not rank.finished:
-            rank.process.terminate()
     for rank in ranks:
-        patience = _LEAVING_SECONDS if rank.finished else _GRACE_SECONDS
-        rank.process.join(max(0.0, begun + patience - time.monotonic()))
+        rank.process.join(max(0.0, begun + _LEAVING_SECONDS - time.monotonic()))
         if rank.process.is_alive():
             rank.process.kill()
             rank.process.join()
@@ -186,6 +185,7 @@ def _rank_main(number: int, entry: Callable[..., int], arguments: tuple, environ
         rank_log.logger.info(note.text)
         rank_log.dump_stacks(note.text)
         report = _Report(note.code, note)
+    rank_log.flush()
     reports.send(report)
     if report.code not in _ORDERLY:
         threading.Event().wait(_GRACE_SECONDS)

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from pretrain.metrics import read_metrics
+from tests.forked_runs import ForkedRuns
 
 STEPS = 40
 COMMON = (
@@ -35,8 +36,8 @@ COMMON = (
 )
 FAMILIES = {"bert": ("model=bert_tiny", "objective=mlm_nsp"), "gpt2": ("model=gpt2_tiny", "objective=clm")}
 LAYOUTS = {
-    "one rank, stage 0": ("zero=stage0", "launch.num_processes=1", "train.micro_batch_size=16"),
-    "two ranks, stage 3": ("zero=stage3", "launch.num_processes=2", "train.micro_batch_size=2"),
+    "one rank, stage 0": (1, ("zero=stage0", "train.micro_batch_size=16")),
+    "two ranks, stage 3": (2, ("zero=stage3", "train.micro_batch_size=2")),
 }
 
 
@@ -52,13 +53,13 @@ def write_corpus(path: Path) -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_the_curves_of_two_layouts_agree(run_pretrain, family: str) -> None:
-    write_corpus(run_pretrain.folder / "corpus.txt")
+def test_the_curves_of_two_layouts_agree(tmp_path: Path, family: str) -> None:
+    write_corpus(tmp_path / "corpus.txt")
     curves = {}
-    for number, (layout, settings) in enumerate(LAYOUTS.items()):
-        done = run_pretrain(*COMMON, *FAMILIES[family], *settings, f"run.name=run{number}")
-        assert done.returncode == 0, done.stderr
-        lines = read_metrics(run_pretrain.folder / "runs" / f"run{number}" / "metrics.jsonl")
+    for number, (layout, (ranks, settings)) in enumerate(LAYOUTS.items()):
+        ended = ForkedRuns(tmp_path).run(*COMMON, *FAMILIES[family], *settings, f"run.name=run{number}", ranks=ranks)
+        assert ended.codes == [0] * ranks, ended.said
+        lines = read_metrics(tmp_path / "runs" / f"run{number}" / "metrics.jsonl")
         curves[layout] = {kind: [line["loss"] for line in lines if line["kind"] == kind] for kind in ("train", "eval")}
     one, two = curves.values()
     assert len(one["train"]) == STEPS and len(one["eval"]) == STEPS // 20
