@@ -13,6 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from pretrain.metrics import read_metrics
+from pretrain.run_folder import RunFolder
 from tests.launchers import free_port
 
 SMALL = (
@@ -80,6 +82,11 @@ class ForkedRuns:
         if late:
             raise TimeoutError(f"{settings} did not end in {timeout} s:\n{said.read_text()}")
         return Ended([process.exitcode for process in processes], said.read_text())
+
+
+def told(folder: RunFolder) -> list[tuple]:
+    """What a reader of a run's metrics sees of training and evaluation: kind, step and loss."""
+    return [(line["kind"], line["step"], line["loss"]) for line in read_metrics(folder.metrics) if line["kind"] in ("train", "eval")]
 
 
 def kill_run() -> None:

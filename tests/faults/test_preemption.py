@@ -10,11 +10,10 @@ import pytest
 import torch
 
 from came.checkpoint import load_masters
-from pretrain.metrics import read_metrics
 from pretrain.run_folder import RunFolder
 from tests.distributed.test_layout_invariance import write_corpus
 from tests.faults.fault_points import is_rank, on_call, while_copying, while_writing, wrap
-from tests.forked_runs import SMALL, ForkedRuns, ask_to_stop
+from tests.forked_runs import SMALL, ForkedRuns, ask_to_stop, told
 
 COMMAND = (*[text for text in SMALL if text != "run.export=false"], "zero=stage2", "train.precision=bf16")
 
@@ -87,10 +86,6 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> ForkedRuns:
     folder = tmp_path_factory.mktemp("runs")
     write_corpus(folder / "corpus.txt")
     return ForkedRuns(folder)
-
-
-def told(folder: RunFolder) -> list[tuple]:
-    return [(line["kind"], line["step"], line["loss"]) for line in read_metrics(folder.metrics) if line["kind"] in ("train", "eval")]
 
 
 @pytest.fixture(scope="module")
