@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import pretrain.launch
-from tests.faults.bad_configurations import Mistake, draw
+from tests.faults.mistakes import Mistake, draw
 
 MAINS = {"pretrain": "pretrain.__main__", "pretrain.prepare": "pretrain.prepare", "pretrain.sample": "pretrain.sample"}
 SEED = 20261126
