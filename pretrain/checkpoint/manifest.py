@@ -19,7 +19,6 @@ FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 
 _THREADS = 4
-_CHUNK_BYTES = 1 << 20
 
 Manifest = dict[str, Any]
 """format_version; progress (see Progress); files: name -> bytes, sha256; and what `about` adds: config, data_fingerprint,
@@ -39,11 +38,9 @@ class Damaged(UserError):
 
 def describe_file(path: Path) -> dict[str, Any]:
     """The manifest's entry for a file: its size in bytes and its hexadecimal SHA-256."""
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while chunk := file.read(_CHUNK_BYTES):
-            digest.update(chunk)
-        return {"bytes": file.tell(), "sha256": digest.hexdigest()}
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        return {"bytes": file.tell(), "sha256": digest}
 
 
 def write(folder: Path, progress: dict[str, Any], files: dict[str, dict[str, Any]], about: dict[str, Any]) -> None:
