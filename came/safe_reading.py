@@ -41,8 +41,15 @@ class UnsafeCheckpoint(RuntimeError):
 class SafeReader(FileSystemReader):
     """`FileSystemReader` for checkpoints of tensors alone. Raises UnsafeCheckpoint for any other."""
 
+    _found: metadata.Metadata | None = None
+
     def read_metadata(self, *args: Any, **kwargs: Any) -> metadata.Metadata:
-        path = Path(self.path, ".metadata")
+        """Read once, however often it is asked for."""
+        if self._found is None:
+            self._found = self._read(Path(self.path, ".metadata"))
+        return self._found
+
+    def _read(self, path: Path) -> metadata.Metadata:
         with path.open("rb") as file:
             try:
                 found = _Unpickler(file).load()
