@@ -88,16 +88,14 @@ def named(folder: Path, step: int | None = None) -> list[Path]:
 
 def open_whole(candidates: Sequence[Path]) -> Opened:
     """The first of `candidates` that is whole; a collective call, in which the ranks share the reading. Raises UserError if none is."""
-    damaged: dict[Path, str] = {}
-    for path in candidates:
-        problem = _problem(path)
-        if problem is None:
-            return Opened(path, manifest.read(path), damaged)
-        damaged[path] = problem
-    if len(damaged) == 1:
-        raise Damaged(path, problem)
-    told = "; ".join(f"{path.name}: {problem}" for path, problem in damaged.items())
-    raise UserError(f"no checkpoint in {candidates[0].parent} is whole ({told}); give another run")
+    from pretrain.checkpoint import restoring
+
+    opened, damaged = restoring.first_whole(candidates)
+    if opened is None and len(damaged) == 1:
+        raise Damaged(*damaged.popitem())
+    if opened is None:
+        raise UserError(f"no checkpoint in {candidates[0].parent} is whole ({restoring.told(damaged)}); give another run")
+    return opened
 
 
 def first_readable(candidates: Sequence[Path]) -> tuple[Path, Manifest]:
@@ -109,16 +107,3 @@ def first_readable(candidates: Sequence[Path]) -> tuple[Path, Manifest]:
         except Damaged as error:
             problems.append(error)
     raise problems[0]
-
-
-def _problem(path: Path) -> str | None:
-    from pretrain import distributed
-    from pretrain.checkpoint import restoring
-    from pretrain.data.progress import Progress
-
-    try:
-        total = manifest.total_bytes(manifest.read(path)) // distributed.world_size()
-    except Damaged:
-        total = 0
-    with Progress(f"checking {path.name}", total, shown=distributed.is_main()) as bar:
-        return restoring.problem_of(path, bar.advance)
