@@ -14,20 +14,12 @@ from came.checkpoint import load_masters
 from pretrain.checkpoint.restoring import check
 from pretrain.metrics import read_metrics
 from pretrain.run_folder import RunFolder
-from tests.distributed.test_layout_invariance import write_corpus
 from tests.faults.fault_points import is_rank, on_call, wrap
 from tests.forked_runs import SMALL, Ended, ForkedRuns
 
 COMMAND = (*SMALL, "zero=stage2", "train.precision=bf16", "checkpoint.asynchronous=false")
 """Synchronous, so that it is known which save meets a fault."""
 STEPS = [1, 2, 3, 4, 5, 6, 7, 8]
-
-
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> ForkedRuns:
-    folder = tmp_path_factory.mktemp("runs")
-    write_corpus(folder / "corpus.txt")
-    return ForkedRuns(folder)
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,6 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from tests.distributed.test_layout_invariance import write_corpus
 from tests.faults.fault_points import wrap
 from tests.faults.test_ranks import SETTINGS, is_running
 from tests.forked_runs import SMALL, ForkedRuns
@@ -16,13 +15,6 @@ from tests.launchers import start
 TIMEOUT = 4
 SECONDS = TIMEOUT + 25
 """From the moment it freezes, until everything has ended."""
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("runs")
-    write_corpus(folder / "corpus.txt")
-    return folder
 
 
 CASES = [("spawn", 1, 3), ("srun", 1, 1), ("srun", 0, 2)]
@@ -64,9 +56,9 @@ def look_at_all_timeouts() -> None:
 
 
 @pytest.mark.parametrize("stage", [1, 3])
-def test_the_timeout_holds_in_groups_that_deepspeed_makes(folder: Path, stage: int) -> None:
+def test_the_timeout_holds_in_groups_that_deepspeed_makes(runs: ForkedRuns, stage: int) -> None:
     settings = *SMALL, f"zero=stage{stage}", "launch.timeout_seconds=77", "train.num_steps=1", f"run.name=timeouts{stage}"
-    ended = ForkedRuns(folder).run(*settings, fault=look_at_all_timeouts)
+    ended = runs.run(*settings, fault=look_at_all_timeouts)
     assert ended.codes == [0, 0], ended.said
     (told,) = [line for line in ended.said.splitlines() if " groups, " in line]
     groups, _, timeouts = told.partition(" groups, ")

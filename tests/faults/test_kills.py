@@ -2,26 +2,17 @@
 
 import random
 import time
-from pathlib import Path
 
 import pytest
 import torch
 
 from came.checkpoint import load_masters
 from pretrain.run_folder import RunFolder
-from tests.distributed.test_layout_invariance import write_corpus
 from tests.faults.fault_points import POINTS
 from tests.forked_runs import SMALL, ForkedRuns, told
 
 STAGES = ("zero=stage2 train.precision=bf16", "zero=stage3 train.precision=fp32", "zero=stage1 train.precision=bf16", "zero=stage0")
 """In turn, so that each point meets one."""
-
-
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> ForkedRuns:
-    folder = tmp_path_factory.mktemp("runs")
-    write_corpus(folder / "corpus.txt")
-    return ForkedRuns(folder)
 
 
 def final_masters(folder: RunFolder) -> dict[str, torch.Tensor]:

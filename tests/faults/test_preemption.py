@@ -4,14 +4,12 @@ import os
 import signal
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 import pytest
 import torch
 
 from came.checkpoint import load_masters
 from pretrain.run_folder import RunFolder
-from tests.distributed.test_layout_invariance import write_corpus
 from tests.faults.fault_points import is_rank, on_call, while_copying, while_writing, wrap
 from tests.forked_runs import SMALL, ForkedRuns, ask_to_stop, told
 
@@ -79,13 +77,6 @@ MOMENTS: dict[Callable[[], None], int] = {
     in_export: 8,
 }
 """And the step whose checkpoint there must be, at least."""
-
-
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> ForkedRuns:
-    folder = tmp_path_factory.mktemp("runs")
-    write_corpus(folder / "corpus.txt")
-    return ForkedRuns(folder)
 
 
 @pytest.fixture(scope="module")

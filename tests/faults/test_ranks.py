@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.distributed.test_layout_invariance import write_corpus
 from tests.launchers import Done, start
 
 SETTINGS = (
@@ -23,14 +22,6 @@ CASES = [
     ("srun", "raise", 1, "rank 1 failed:\nTraceback"),
     ("srun", "kill", 0, "rank 0 ended without a word"),
 ]
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A corpus that is prepared once."""
-    folder = tmp_path_factory.mktemp("runs")
-    write_corpus(folder / "corpus.txt")
-    return folder
 
 
 def is_running(pid: str) -> bool:
