@@ -24,6 +24,9 @@ STEPS = [1, 2, 3, 4, 5, 6, 7, 8]
 
 @pytest.fixture(scope="module")
 def finished(runs: ForkedRuns) -> Path:
+    wandb_id = runs.folder / "runs" / "finished" / "wandb_id"
+    wandb_id.parent.mkdir(parents=True)
+    wandb_id.write_text("5f3a0c1e")
     ended = runs.run(*COMMAND, "run.name=finished", "checkpoint.keep_last=0")
     assert ended.codes == [0, 0], ended.said
     return runs.folder / "runs" / "finished"
@@ -67,12 +70,15 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
 def test_the_one_before_is_used(runs: ForkedRuns, finished: Path, how: str) -> None:
     folder = interrupted(finished, how)
     DAMAGES[how](folder.checkpoint(6))
+    folder.wandb_id.unlink()
     ended = runs.run(*COMMAND, f"run.name={how}")
     assert ended.codes == [0, 0], ended.said
     named = {"flipped": "__1_0.distcp does not match its checksum", "missing": "__0_0.distcp is missing"}[how]
     assert named in ended.said and "it is now step_00000006.damaged, and step_00000004 is used instead" in ended.said
     assert "going on from step 4" in ended.said
     assert_same_end(folder.path, finished)
+    # Of a damaged manifest nothing is believed; that of a damaged checkpoint whose files are all there still names the run.
+    assert folder.wandb_id.exists() == (how == "flipped")
 
 
 def test_must_goes_on_from_no_other(runs: ForkedRuns, finished: Path) -> None:
@@ -159,6 +165,24 @@ def test_a_disk_that_is_full_for_a_while_costs_nothing(runs: ForkedRuns, finishe
         assert "warning: the checkpoint of step 4 could not be written (No space left on device); step 2 is the last good one" in ended.said
         assert "Traceback" not in ended.said and "Logging error" not in ended.said
         assert_same_end(disk / "it", finished)
+
+
+def try_again_soon(actions: Callable[[], None]) -> None:
+    from pretrain.checkpoint import keeper
+
+    keeper._RETRY_SECONDS = 0.0
+    actions()
+
+
+def test_a_save_that_failed_is_tried_again_before_the_next_is_due(runs: ForkedRuns) -> None:
+    """Due at steps 4 and 8; there is room again from step 6 on."""
+    with small_disk(runs.folder / "again", 8) as disk:
+        fault = partial(try_again_soon, at_steps((3, partial(fill, disk)), (6, (disk / "filler").unlink)))
+        ended = on_disk(runs, disk, "train.checkpoint_every_steps=4", fault=fault)
+        assert ended.codes == [0, 0], ended.said
+        assert "the checkpoint of step 4 could not be written" in ended.said and "the checkpoint of step 6" not in ended.said
+        lines = read_metrics(RunFolder(disk / "it").metrics)
+        assert [line["step"] for line in lines if line["kind"] == "checkpoint"] == [6, 8]
 
 
 def test_a_disk_that_stays_full_keeps_the_last_good_one(runs: ForkedRuns, finished: Path) -> None:

@@ -135,3 +135,19 @@ def test_a_checkpoint_on_request_changes_nothing(runs: ForkedRuns, undisturbed: 
     folder = RunFolder(runs.folder / "runs" / "on_request")
     assert [path.name for path in folder.checkpoint_folder.all()] == [f"step_0000000{step}" for step in (2, 3, 4, 6, 8)]
     assert told(folder) == told(undisturbed)
+
+
+def ask_for_stacks() -> None:
+    from pretrain.engine import Engine
+
+    if is_rank(1):
+        wrap(Engine, "step", before=on_call(3, partial(os.kill, os.getpid(), signal.SIGQUIT)))
+
+
+def test_stacks_on_request_change_nothing(runs: ForkedRuns, undisturbed: RunFolder) -> None:
+    ended = runs.run(*COMMAND, "run.name=stacks", fault=ask_for_stacks)
+    assert ended.codes == [0, 0], ended.said
+    folder = RunFolder(runs.folder / "runs" / "stacks")
+    assert "pretrain/train.py" in (folder.logs / "stacks_rank_1.txt").read_text()
+    assert (folder.logs / "stacks_rank_0.txt").read_text() == ""
+    assert told(folder) == told(undisturbed)
