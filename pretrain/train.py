@@ -3,7 +3,7 @@
 import hashlib
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -168,10 +168,9 @@ class Trainer:
 
     def _restore_wandb_id(self) -> None:
         """From the checkpoint, where the file is gone: a continued run stays one run there."""
-        if self.beginning.candidates and not self.folder.wandb_id.exists():
-            with suppress(manifest.Damaged):
-                if found := manifest.read(self.beginning.candidates[0])["wandb_id"]:
-                    self.folder.wandb_id.write_text(found)
+        newest = self.folder.latest_checkpoint()
+        if newest is not None and not self.folder.wandb_id.exists() and (found := manifest.read(newest)["wandb_id"]):
+            self.folder.wandb_id.write_text(found)
 
     def _about(self) -> dict[str, Any]:
         """What the checkpoints say of the run besides its progress; rank 0's is used."""
