@@ -10,7 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pretrain.config.schema import DataConfig, HubDataConfig, MixtureDataConfig, SourceConfig, StdlibDataConfig, TextDataConfig
+from pretrain.config.schema import (
+    DataConfig,
+    DatasetConfig,
+    FilesConfig,
+    HubDataConfig,
+    MixtureDataConfig,
+    SourceConfig,
+    StdlibDataConfig,
+    TextDataConfig,
+)
 from pretrain.data.file_hashes import FileHashes
 from pretrain.data.hub import HubDataset
 from pretrain.data.parts import JSON_SUFFIXES, Part, StdlibModule, format_of, parts_of
@@ -79,7 +88,7 @@ def _stdlib(hashes: FileHashes) -> Text:
     return Text("data", {"stdlib": _content_hash(files, hashes)}, lambda: [StdlibModule(path) for path in files])
 
 
-def _files_source(name: str, weight: float, data: TextDataConfig | SourceConfig, key: str, hashes: FileHashes) -> Source:
+def _files_source(name: str, weight: float, data: FilesConfig, key: str, hashes: FileHashes) -> Source:
     train = _files(f"{key}.paths", data.paths)
     valid = _files(f"{key}.valid_paths", data.valid_paths) if data.valid_paths else ()
     real = {path.resolve() for path in train}
@@ -96,7 +105,7 @@ def _files_source(name: str, weight: float, data: TextDataConfig | SourceConfig,
     return Source(name, weight, text(train, f"{key}.paths"), text(valid, f"{key}.valid_paths") if valid else None)
 
 
-def _hub_source(name: str, weight: float, data: HubDataConfig | SourceConfig, key: str, hashes: FileHashes) -> Source:
+def _hub_source(name: str, weight: float, data: DatasetConfig, key: str, hashes: FileHashes) -> Source:
     def text(split: str, split_key: str) -> Text:
         dataset = HubDataset(data.name, data.subset, split, data.revision, data.text_field, data.streaming)
         identity: dict[str, Any] = {"subset": data.subset, "split": split, "text_field": data.text_field}

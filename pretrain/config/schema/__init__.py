@@ -10,6 +10,8 @@ from omegaconf import MISSING
 
 from pretrain.config.schema.data import (
     DataConfig,
+    DatasetConfig,
+    FilesConfig,
     HubDataConfig,
     MixtureDataConfig,
     PreparedDataConfig,
@@ -48,6 +50,8 @@ __all__ = [
     "ClmConfig",
     "Config",
     "DataConfig",
+    "DatasetConfig",
+    "FilesConfig",
     "Gpt2Config",
     "HubDataConfig",
     "LambConfig",

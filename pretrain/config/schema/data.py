@@ -44,10 +44,9 @@ class StdlibDataConfig(DataConfig):
 
 
 @dataclass
-class TextDataConfig(DataConfig):
-    """The user's own files, mixed freely: plain text and .jsonl, also packed as .bz2, .gz, .xz or .zst, and .parquet."""
+class FilesConfig:
+    """Which files are read."""
 
-    kind: str = "text"
     paths: list[str] = field(default_factory=list)
     """Files, folders or glob patterns."""
     valid_paths: list[str] = field(default_factory=list)
@@ -57,10 +56,9 @@ class TextDataConfig(DataConfig):
 
 
 @dataclass
-class HubDataConfig(DataConfig):
-    """A data set of the Hugging Face hub, or a folder in a data set's layout, read by `datasets`."""
+class DatasetConfig:
+    """Which data set is read: of the Hugging Face hub, or a folder in a data set's layout."""
 
-    kind: str = "hub"
     name: str = ""
     """As `datasets.load_dataset` takes it: wikimedia/wikipedia, or a folder."""
     subset: str | None = None
@@ -76,20 +74,25 @@ class HubDataConfig(DataConfig):
 
 
 @dataclass
-class SourceConfig:
+class TextDataConfig(FilesConfig, DataConfig):
+    """The user's own files, mixed freely: plain text and .jsonl, also packed as .bz2, .gz, .xz or .zst, and .parquet."""
+
+    kind: str = "text"
+
+
+@dataclass
+class HubDataConfig(DatasetConfig, DataConfig):
+    """A data set, read by `datasets`."""
+
+    kind: str = "hub"
+
+
+@dataclass
+class SourceConfig(DatasetConfig, FilesConfig):
     """One source of a mixture: files (`paths`) or a data set of the hub (`name`)."""
 
     weight: float = 1.0
     """Samples drawn from it, relative to the other sources' weights."""
-    paths: list[str] = field(default_factory=list)
-    valid_paths: list[str] = field(default_factory=list)
-    name: str = ""
-    subset: str | None = None
-    split: str = "train"
-    valid_split: str | None = None
-    revision: str | None = None
-    text_field: str = "text"
-    streaming: bool = True
 
 
 @dataclass

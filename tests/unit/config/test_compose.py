@@ -208,7 +208,10 @@ def test_a_mixture_is_named_source_by_source():
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("data.mixture.wiki.wheight=2", r"data.mixture.wiki: Key 'wheight' not in 'SourceConfig'; its settings are weight, paths"),
+        (
+            "data.mixture.wiki.wheight=2",
+            r"data.mixture.wiki: Key 'wheight' not in 'SourceConfig'; its settings are paths, valid_paths, text_field, name, subset, split, valid_split, revision, streaming, weight",
+        ),
         ("data.mixture.wiki.weight=0", r"data.mixture.wiki.weight=0.0 is not valid; give a number above 0"),
         ("data.mixture.wiki.weight=much", r"data.mixture.wiki: Value 'much' of type 'str' could not be converted to Float"),
         ("data.mixture.wiki.paths=[a]", r"data.mixture.wiki must have either paths \(files\) or name \(a data set of the hub\)"),
