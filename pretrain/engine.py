@@ -107,20 +107,16 @@ class Engine:
 
     # One optimizer step -------------------------------------------------------------------------------------------------------
 
-    def accumulate(self, window: Sequence[Batch]) -> Tensor:
+    def accumulate(self, window: Sequence[Batch], counts: dict[str, float] | None = None) -> Tensor:
         """Add up the gradient of the window's mean loss over all ranks; returns this loss (a scalar on the device, not yet summed
         over ranks: see `mean_loss`).
 
-        Each part of the loss is divided by its number of valid targets in the whole global batch, so that the result does not
-        depend on how the batch is cut into micro-batches and ranks.
+        Each part of the loss is divided by its number of valid targets in the whole global batch (`counts`, else found by
+        `global_counts`), so that the result does not depend on how the batch is cut into micro-batches and ranks. From the first
+        micro-step to the last the host never waits for the device.
         """
         names = self._model.loss_names
-        local_counts = {name: 0.0 for name in names}
-        for batch in window:
-            for name, count in self._model.valid_counts(batch).items():
-                local_counts[name] += count
-        counts = {name: max(count, 1.0) for name, count in distributed.sum_over_ranks(local_counts).items()}
-
+        counts = counts or self.global_counts(window)
         self._engine.train()
         total = torch.zeros((), device=self.device)
         for index, batch in enumerate(window):
@@ -133,6 +129,14 @@ class Engine:
             total += loss.detach()
         self._window_loss = total
         return total
+
+    def global_counts(self, window: Sequence[Batch]) -> dict[str, float]:
+        """Targets of the window over all ranks, at least 1, for each part of the loss."""
+        local = dict.fromkeys(self._model.loss_names, 0.0)
+        for batch in window:
+            for name, count in self._model.valid_counts(batch).items():
+                local[name] += count
+        return {name: max(count, 1.0) for name, count in distributed.sum_over_ranks(local).items()}
 
     def mean_loss(self, local: Tensor) -> float:
         """The loss of the whole global batch from each rank's share of it. Waits for the device."""

@@ -25,6 +25,7 @@ from pretrain.errors import UserError
 from pretrain.evaluate import evaluate, unigram_loss
 from pretrain.exit_codes import DIVERGED, DONE, FAULT, STOPPED_ON_REQUEST
 from pretrain.memory import memory_bytes
+from pretrain.model.acceleration import accelerate
 from pretrain.model.build import build_model, vocabulary_of
 from pretrain.model.flops import flops_per_sample, peak_flops_per_second
 from pretrain.model.pretrained import export
@@ -76,6 +77,7 @@ class Trainer:
 
         torch.manual_seed(config.run.seed)
         model = build_model(config, vocabulary)
+        accelerate(model, config, torch.cuda.is_available())
         self.engine = Engine(model, build_optimizer(config.optimizer, model), config, self.batch)
         self.progress = Progress(loss_scale=self.engine.loss_scale)
         distributed.on_main(self._claim_folder)

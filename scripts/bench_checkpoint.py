@@ -51,13 +51,12 @@ def make_engine() -> Engine:
 def batch() -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
     tokens = torch.randint(1000, 30000, (4, LENGTH), generator=generator)
-    positions = torch.arange(PREDICTIONS).expand(4, -1) * 5 + 1
+    masked = (torch.arange(4)[:, None] * LENGTH + torch.arange(PREDICTIONS) * 5 + 1).flatten()
     return {
         "input_ids": tokens,
-        "attention_mask": torch.ones_like(tokens),
         "token_type_ids": torch.zeros_like(tokens),
-        "masked_positions": positions,
-        "masked_labels": tokens.gather(1, positions),
+        "masked_index": masked,
+        "masked_labels": tokens.flatten()[masked],
     }
 
 

@@ -74,6 +74,8 @@ def _check_lengths(config: Config) -> None:
 
 def _check_zero(config: Config) -> None:
     check_extra(config.zero.extra)
+    if config.train.compile and config.zero.stage == 3:
+        raise UserError("train.compile=true does not go with zero.stage=3, which swaps the weights under a compiled layer; leave it out")
     precision = config.train.precision
     if config.zero.offload != "none" and config.zero.stage == 0:
         raise UserError(f"zero.offload={config.zero.offload} needs zero.stage=1, 2 or 3; at stage 0 leave it out, or give zero=stage1")
@@ -94,6 +96,8 @@ _NOT_MATHEMATICAL = {
     "run.dry_run",
     "run.export",
     "train.micro_batch_size",
+    "train.compile",
+    "train.activation_checkpointing",
     "train.log_every_steps",
     "train.eval_every_steps",
     "train.eval_samples",

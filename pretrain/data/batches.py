@@ -82,8 +82,8 @@ def make_batches(
 
     Fields of a batch, int64 unless said otherwise, T = max_seq_length, P = masking.max_predictions(objective, T):
 
-    - mlm_nsp, mlm: input_ids, token_type_ids, attention_mask [n, T]; masked_positions [n, P], masked_labels [n, P] (-100 where unused),
-      replaced_by_mask bool [n, P]; mlm_nsp also next_sentence_label [n] (0: B follows A).
+    - mlm_nsp, mlm: input_ids, token_type_ids [n, T]; masked_positions [n, P], masked_labels [n, P] (-100 where unused), replaced_by_mask
+      bool [n, P]; mlm_nsp also attention_mask [n, T] (0 where padded) and next_sentence_label [n] (0: B follows A).
     - clm: input_ids, labels [n, T], labels being the next tokens.
 
     Raises:
@@ -170,7 +170,7 @@ class MlmSamples(SampleMaker):
         maskable = np.zeros(input_ids.shape, dtype=bool)
         maskable[:, 1:-1] = is_text
         masked = self._masker.apply(input_ids, maskable, np.full(num_samples, self.sequence_length), positions)
-        return {"input_ids": input_ids, "token_type_ids": np.zeros_like(input_ids), "attention_mask": np.ones_like(input_ids)} | masked
+        return {"input_ids": input_ids, "token_type_ids": np.zeros_like(input_ids)} | masked
 
 
 class ClmSamples(SampleMaker):

@@ -10,6 +10,7 @@ import torch
 
 from pretrain.data.batches import Batch, Batches
 from pretrain.data.masking import IGNORED_LABEL
+from pretrain.data.micro_batches import micro_batches
 
 Tensors = dict[str, torch.Tensor]
 Window = list[Tensors]
@@ -90,7 +91,7 @@ def evaluation_batches(batches: Batches, num_samples: int, micro_batch_size: int
         for name, nothing in _UNTARGETED.items():
             if name in fields:
                 fields[name][positions >= total] = nothing
-        yield _tensors(fields)
+        yield from map(_tensors, micro_batches(fields, micro_batch_size))
 
 
 def _window(batches: Batches, starts: np.ndarray, micro_batch_size: int) -> Window:
@@ -99,9 +100,8 @@ def _window(batches: Batches, starts: np.ndarray, micro_batch_size: int) -> Wind
     window: Window = []
     for first in range(0, len(starts), micro_batches_per_call):
         group = starts[first : first + micro_batches_per_call]
-        fields = _tensors(batches.batch((group[:, None] + np.arange(micro_batch_size)).ravel()))
-        parts = {name: tensor.split(micro_batch_size) for name, tensor in fields.items()}
-        window.extend({name: part[index] for name, part in parts.items()} for index in range(len(group)))
+        fields = batches.batch((group[:, None] + np.arange(micro_batch_size)).ravel())
+        window.extend(map(_tensors, micro_batches(fields, micro_batch_size)))
     return window
 
 

@@ -1,8 +1,9 @@
 """What is trained on: a transformers model together with its head and loss, as one module.
 
-`forward(batch)` returns a plain dict of loss SUMS over the valid targets of the micro-batch, never means: the number of valid targets
-differs from one micro-batch to the next, and only the whole step knows the number to divide by (`valid_counts`). Head and loss are
-inside the module that DeepSpeed wraps, because ZeRO gathers weights and finishes gradients around its `forward` alone.
+`forward(batch)` returns a plain dict of loss SUMS over the targets of the micro-batch, never means: the number of targets differs from one
+micro-batch to the next, and only the whole step knows the number to divide by (`valid_counts`). Head and loss are inside the module that
+DeepSpeed wraps, because ZeRO gathers weights and finishes gradients around its `forward` alone. Batches are those of
+`pretrain/data/micro_batches.py`.
 
 In evaluation mode the dict also holds the sums that the scores are made of.
 """
@@ -12,6 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pretrain.data.masking import IGNORED_LABEL as IGNORED
+from pretrain.model import attention
+from pretrain.model.head import LossHead
 
 Batch = dict[str, Tensor]
 Sums = dict[str, Tensor]
@@ -25,7 +28,13 @@ class PretrainingModel(nn.Module):
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
+        attention.use(model)
         self.model = model
+
+    @property
+    def layers(self) -> nn.ModuleList:
+        """The transformer layers."""
+        raise NotImplementedError
 
     def valid_counts(self, batch: Batch) -> dict[str, int]:
         """Targets in a micro-batch, for each part of the loss."""
@@ -41,34 +50,39 @@ class MaskedLanguageModelling(PretrainingModel):
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__(model)
+        model.cls.predictions.decoder = LossHead.of(model.cls.predictions.decoder)
         self.has_next_sentence = hasattr(model.cls, "seq_relationship")
         self.loss_names = ("mlm", "nsp") if self.has_next_sentence else ("mlm",)
 
+    @property
+    def layers(self) -> nn.ModuleList:
+        return self.model.bert.encoder.layer
+
     def valid_counts(self, batch: Batch) -> dict[str, int]:
-        counts = {"mlm": int((batch["masked_labels"] != IGNORED).sum())}
+        counts = {"mlm": len(batch["masked_labels"])}
         if self.has_next_sentence:
             counts["nsp"] = int((batch["next_sentence_label"] != IGNORED).sum())
         return counts
 
     def forward(self, batch: Batch) -> Sums:
-        encoded = self.model.bert(
-            input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], token_type_ids=batch["token_type_ids"], return_dict=True
-        )
-        hidden = encoded.last_hidden_state  # (samples, length, hidden)
-        positions = batch["masked_positions"].unsqueeze(-1).expand(-1, -1, hidden.size(-1))
-        scores = self.model.cls.predictions(hidden.gather(1, positions))  # (samples, predictions, vocabulary)
-        labels = batch["masked_labels"]  # (samples, predictions)
-        sums = {"mlm": _cross_entropy_sum(scores, labels)}
-        if not self.training:
-            sums["mlm_correct"] = (scores.argmax(-1) == labels).sum()
-            of_mask_token = labels.where(batch["replaced_by_mask"], IGNORED)
-            sums["mask_token_loss"] = _cross_entropy_sum(scores, of_mask_token)
-            sums["mask_token_count"] = (of_mask_token != IGNORED).sum()
+        bert, predictions = self.model.bert, self.model.cls.predictions
+        sequences = None
+        if "cu_seqlens" in batch:
+            sequences = attention.Sequences(batch["cu_seqlens"], batch["attention_mask"], batch["token_index"])
+        embedded = bert.embeddings(batch["input_ids"], batch["token_type_ids"], batch.get("position_ids"))
+        hidden = bert.encoder(embedded, sequences=sequences).last_hidden_state  # (samples, length, hidden) or (1, tokens, hidden)
+
+        labels = batch["masked_labels"]  # (targets,)
+        of_targets = hidden.flatten(0, 1).index_select(0, batch["masked_index"])  # (targets, hidden)
+        found = predictions.decoder(predictions.transform(of_targets), labels)
+        sums = {"mlm": found} if self.training else _masked_scores(*found, labels, batch["replaced_by_mask"])
         if self.has_next_sentence:
-            relation = self.model.cls.seq_relationship(encoded.pooler_output)  # (samples, 2)
-            sums["nsp"] = _cross_entropy_sum(relation, batch["next_sentence_label"])
+            first = hidden[0, batch["cu_seqlens"][:-1]] if sequences else hidden[:, 0]  # (samples, hidden)
+            relation = self.model.cls.seq_relationship(bert.pooler(first.unsqueeze(1)))  # (samples, 2)
+            label = batch["next_sentence_label"]
+            sums["nsp"] = F.cross_entropy(relation.float(), label, ignore_index=IGNORED, reduction="sum")
             if not self.training:
-                sums["nsp_correct"] = (relation.argmax(-1) == batch["next_sentence_label"]).sum()
+                sums["nsp_correct"] = (relation.argmax(-1) == label).sum()
         return sums
 
 
@@ -77,17 +91,31 @@ class CausalLanguageModelling(PretrainingModel):
 
     loss_names = ("clm",)
 
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__(model)
+        model.lm_head = LossHead.of(model.lm_head)
+
+    @property
+    def layers(self) -> nn.ModuleList:
+        return self.model.transformer.h
+
     def valid_counts(self, batch: Batch) -> dict[str, int]:
         return {"clm": int((batch["labels"] != IGNORED).sum())}
 
     def forward(self, batch: Batch) -> Sums:
         hidden = self.model.transformer(input_ids=batch["input_ids"], use_cache=False, return_dict=True).last_hidden_state
-        return {"clm": _cross_entropy_sum(self.model.lm_head(hidden), batch["labels"])}
+        found = self.model.lm_head(hidden.flatten(0, 1), batch["labels"].flatten())
+        return {"clm": found if self.training else found[0].sum()}
 
 
-def _cross_entropy_sum(scores: Tensor, labels: Tensor) -> Tensor:
-    """Sum in float32 of the cross-entropy (nats) over the valid labels; `scores` (..., classes), `labels` (...)."""
-    return F.cross_entropy(scores.float().flatten(0, -2), labels.flatten(), ignore_index=IGNORED, reduction="sum")
+def _masked_scores(losses: Tensor, best: Tensor, labels: Tensor, replaced_by_mask: Tensor) -> Sums:
+    """What the evaluation of masked positions adds up, from each one's loss, best token, label, and whether it became [MASK]."""
+    return {
+        "mlm": losses.sum(),
+        "mlm_correct": (best == labels).sum(),
+        "mask_token_loss": (losses * replaced_by_mask).sum(),
+        "mask_token_count": replaced_by_mask.sum(),
+    }
 
 
 def combine(sums: Sums, counts: dict[str, float], names: tuple[str, ...]) -> Tensor:

@@ -14,7 +14,6 @@ import torch
 from came.checkpoint import load_masters
 from pretrain.config.serialise import from_yaml
 from pretrain.data.batches import make_batches
-from pretrain.data.loader import evaluation_batches
 from pretrain.data.prepared import open_prepared
 from pretrain.metrics import last, read_metrics
 from pretrain.run_folder import RunFolder
@@ -151,7 +150,9 @@ def test_the_export_is_the_model(runs: Runs, family: str) -> None:
         sums[name] = sums.get(name, 0.0) + float(torch.nn.functional.cross_entropy(scores, labels, ignore_index=-100, reduction="sum"))
         counts[name] = counts.get(name, 0) + int((labels != -100).sum())
 
-    for batch in evaluation_batches(batches, 24, 4, 0, 1):
+    samples = {name: torch.from_numpy(values) for name, values in batches.batch(np.arange(24)).items()}
+    for start in range(0, 24, 4):
+        batch = {name: values[start : start + 4] for name, values in samples.items()}
         with torch.no_grad():
             if family == "gpt2":
                 add("clm", model(batch["input_ids"]).logits.flatten(0, 1), batch["labels"].flatten())

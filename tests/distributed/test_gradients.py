@@ -8,6 +8,7 @@ from came.verify.ranks import run_on_ranks
 from pretrain import distributed
 from pretrain.batch_plan import BatchPlan
 from pretrain.config.schema import BertConfig, CameConfig, ClmConfig, Config, Gpt2Config, MlmNspConfig, RunConfig, TrainConfig, ZeroConfig
+from pretrain.data.micro_batches import micro_batches
 from pretrain.engine import Engine
 from pretrain.model.build import Vocabulary, build_model
 from pretrain.model.objective import IGNORED, combine
@@ -40,7 +41,7 @@ def draw_batch(family: str, index: int) -> dict[str, torch.Tensor]:
         return {"input_ids": ids, "labels": labels}
     labels = torch.randint(5, VOCABULARY.size, (MICRO_BATCH, PREDICTIONS), generator=generator)
     labels[:, 1 + index % PREDICTIONS :] = IGNORED
-    return {
+    fields = {
         "input_ids": ids,
         "token_type_ids": (torch.arange(LENGTH) > 6).long().expand_as(ids).clone(),
         "attention_mask": (torch.arange(LENGTH) < LENGTH - index).long().expand_as(ids).clone(),
@@ -49,6 +50,8 @@ def draw_batch(family: str, index: int) -> dict[str, torch.Tensor]:
         "replaced_by_mask": labels != IGNORED,
         "next_sentence_label": torch.randint(0, 2, (MICRO_BATCH,), generator=generator),
     }
+    (batch,) = micro_batches({name: values.numpy() for name, values in fields.items()}, MICRO_BATCH)
+    return {name: torch.from_numpy(values) for name, values in batch.items()}
 
 
 def engine_gradients(family: str, stage: int) -> tuple[float, dict[str, torch.Tensor]]:

@@ -52,6 +52,10 @@ class TrainConfig:
     """fp32, bf16, or fp16 (GPU only): dtype of weights and activations; master weights are fp32 always."""
     grad_accum_dtype: str = "fp32"
     """fp32, or `model` for the dtype of the weights (256 bf16 micro-steps then make the update some 36 % wrong)."""
+    compile: bool | None = None
+    """torch.compile for the transformer layers; none: on a GPU, below ZeRO-3. On a CPU it takes a C++ compiler."""
+    activation_checkpointing: bool = False
+    """Keep the layers' inputs only and compute the rest again in the backward pass: less memory, about a third more work."""
     grad_clip: float = 0.0
     """Largest global gradient norm; 0 clips nothing."""
     log_every_steps: int = 10

@@ -52,9 +52,10 @@ def test_shapes_and_dtypes(objective):
     if objective.kind == "clm":
         assert shapes == dict.fromkeys(("input_ids", "labels"), ((6, LENGTH), "int64"))
         return
-    wanted = dict.fromkeys(("input_ids", "token_type_ids", "attention_mask"), ((6, LENGTH), "int64"))
+    wanted = dict.fromkeys(("input_ids", "token_type_ids"), ((6, LENGTH), "int64"))
     wanted |= dict.fromkeys(("masked_positions", "masked_labels"), ((6, 5), "int64")) | {"replaced_by_mask": ((6, 5), "bool")}
-    assert shapes == wanted | ({"next_sentence_label": ((6,), "int64")} if objective.kind == "mlm_nsp" else {})
+    of_pairs = {"attention_mask": ((6, LENGTH), "int64"), "next_sentence_label": ((6,), "int64")}
+    assert shapes == wanted | (of_pairs if objective.kind == "mlm_nsp" else {})
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES, ids=lambda objective: objective.kind)
@@ -191,7 +192,7 @@ def test_full_sequences_restore_the_stream_with_separators():
     batches = make_batches(PREPARED, "valid", MlmConfig(), LENGTH, seed=0)
     fields = batches.batch(np.arange(batches.num_anchors))
     rows = restored(fields)
-    assert (rows[:, 0] == CLS).all() and (rows[:, -1] == SEP).all() and (fields["attention_mask"] == 1).all()
+    assert (rows[:, 0] == CLS).all() and (rows[:, -1] == SEP).all()
     stream, token = [], 10
     for document in DOCUMENTS:
         stream += [*range(token, token + sum(document)), SEP]
@@ -206,7 +207,7 @@ def test_special_tokens_are_never_predicted(objective):
     labels = fields["masked_labels"]
     assert labels[labels != -100].min() >= 10
     predicted = (labels != -100).sum(axis=1)
-    real = fields["attention_mask"].sum(axis=1)
+    real = fields["attention_mask"].sum(axis=1) if objective.kind == "mlm_nsp" else np.full(2000, LENGTH)
     assert np.array_equal(predicted, np.minimum(5, np.maximum(1, np.rint(0.15 * real))))
 
 
