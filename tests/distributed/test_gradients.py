@@ -1,5 +1,7 @@
 """The accumulated gradients of real models are those of plain autograd on the global batch, at every stage."""
 
+from itertools import product
+
 import pytest
 import torch
 from deepspeed.utils import safe_get_full_grad
@@ -10,6 +12,7 @@ from pretrain.batch_plan import BatchPlan
 from pretrain.config.schema import BertConfig, CameConfig, ClmConfig, Config, Gpt2Config, MlmNspConfig, RunConfig, TrainConfig, ZeroConfig
 from pretrain.data.micro_batches import micro_batches
 from pretrain.engine import Engine
+from pretrain.model.acceleration import accelerate
 from pretrain.model.build import Vocabulary, build_model
 from pretrain.model.objective import IGNORED, combine
 from pretrain.optim import build_optimizer
@@ -23,9 +26,11 @@ VOCABULARY = Vocabulary(size=60, pad_id=0, end_of_text_id=1)
 RANKS, MICRO_STEPS, MICRO_BATCH, LENGTH, PREDICTIONS = 2, 3, 2, 12, 4
 
 
-def make_config(family: str, stage: int) -> Config:
+def make_config(family: str, stage: int, recompute: bool = False) -> Config:
     model, objective = MODELS[family]
-    train = TrainConfig(global_batch_size=RANKS * MICRO_STEPS * MICRO_BATCH, micro_batch_size=MICRO_BATCH, num_steps=1)
+    train = TrainConfig(
+        global_batch_size=RANKS * MICRO_STEPS * MICRO_BATCH, micro_batch_size=MICRO_BATCH, num_steps=1, activation_checkpointing=recompute
+    )
     return Config(
         run=RunConfig(name="gradients"), train=train, model=model, objective=objective, optimizer=CameConfig(), zero=ZeroConfig(stage=stage)
     )
@@ -54,10 +59,11 @@ def draw_batch(family: str, index: int) -> dict[str, torch.Tensor]:
     return {name: torch.from_numpy(values) for name, values in batch.items()}
 
 
-def engine_gradients(family: str, stage: int) -> tuple[float, dict[str, torch.Tensor]]:
-    config = make_config(family, stage)
+def engine_gradients(family: str, stage: int, recompute: bool) -> tuple[float, dict[str, torch.Tensor]]:
+    config = make_config(family, stage, recompute)
     torch.manual_seed(0)
     model = build_model(config, VOCABULARY)
+    accelerate(model, config, on_gpu=False)
     engine = Engine(model, build_optimizer(config.optimizer, model), config, BatchPlan(config.train.global_batch_size, MICRO_BATCH, RANKS))
     loss = engine.accumulate([draw_batch(family, RANKS * micro_step + distributed.rank()) for micro_step in range(MICRO_STEPS)])
     gradients = {name: safe_get_full_grad(param).clone() for param, name in engine.names.items()}
@@ -68,7 +74,7 @@ def engine_gradients(family: str, stage: int) -> tuple[float, dict[str, torch.Te
 
 
 def all_engine_gradients() -> dict:
-    return {(family, stage): engine_gradients(family, stage) for family in MODELS for stage in (0, 1, 2, 3)}
+    return {cell: engine_gradients(*cell) for cell in product(MODELS, (0, 1, 2, 3), (False, True))}
 
 
 @pytest.fixture(scope="module")
@@ -76,9 +82,10 @@ def found() -> dict:
     return run_on_ranks(RANKS, all_engine_gradients)[0]
 
 
+@pytest.mark.parametrize("recompute", [False, True], ids=["", "activation checkpointing"])
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])
 @pytest.mark.parametrize("family", MODELS)
-def test_accumulated_gradients_equal_plain_autograd(found: dict, family: str, stage: int) -> None:
+def test_accumulated_gradients_equal_plain_autograd(found: dict, family: str, stage: int, recompute: bool) -> None:
     torch.manual_seed(0)
     model = build_model(make_config(family, stage), VOCABULARY).double().train()
     batches = [draw_batch(family, index) for index in range(RANKS * MICRO_STEPS)]
@@ -87,7 +94,7 @@ def test_accumulated_gradients_equal_plain_autograd(found: dict, family: str, st
     loss = sum(combine(model(batch), counts, model.loss_names) for batch in batches)
     loss.backward()
 
-    mean, gradients = found[family, stage]
+    mean, gradients = found[family, stage, recompute]
     assert mean == pytest.approx(float(loss.detach()), rel=1e-6)
     whole_norm = torch.stack([param.grad.norm() for param in model.parameters()]).norm()
     for name, param in model.named_parameters():
