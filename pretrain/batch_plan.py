@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from pretrain.config.schema import AUTO, TrainConfig
 from pretrain.errors import UserError
 
 
@@ -25,6 +26,12 @@ class BatchPlan:
                 f" nearest: {nearest}"
             )
         return cls(global_batch_size, micro_batch_size, world_size)
+
+    @classmethod
+    def of(cls, train: TrainConfig, world_size: int) -> "BatchPlan":
+        """The plan of a run; before an automatic micro-batch has been found, with the smallest there is."""
+        smallest = 1 if train.micro_batch_size == AUTO else int(train.micro_batch_size)
+        return cls.make(train.global_batch_size, smallest, world_size)
 
     @property
     def gradient_accumulation_steps(self) -> int:

@@ -13,7 +13,7 @@ import logging
 import math
 import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -115,18 +115,18 @@ class Engine:
         `global_counts`), so that the result does not depend on how the batch is cut into micro-batches and ranks. From the first
         micro-step to the last the host never waits for the device.
         """
-        names = self._model.loss_names
         counts = counts or self.global_counts(window)
         self._engine.train()
         total = torch.zeros((), device=self.device)
-        for index, batch in enumerate(window):
-            self._engine.set_gradient_accumulation_boundary(index == len(window) - 1)
-            loss = combine(self._engine(self._to_device(batch)), counts, names)
-            # DeepSpeed averages gradients over the ranks: make that the sum that a global mean needs. A loss can be infinite while its
-            # gradient is not (or not yet, in bf16): NaN then takes its place, and every rank finds it in the reduced gradient.
-            factor = torch.where(loss.detach().isfinite(), float(self.plan.world_size), math.nan)
-            self._engine.backward(loss * factor, scale_wrt_gas=False)
-            total += loss.detach()
+        with _explained(self.plan.micro_batch_size):
+            for index, batch in enumerate(window):
+                self._engine.set_gradient_accumulation_boundary(index == len(window) - 1)
+                loss = combine(self._engine(self._to_device(batch)), counts, self._model.loss_names)
+                # DeepSpeed averages gradients over the ranks: make that the sum that a global mean needs. A loss can be infinite while its
+                # gradient is not (or not yet, in bf16): NaN then takes its place, and every rank finds it in the reduced gradient.
+                factor = torch.where(loss.detach().isfinite(), float(self.plan.world_size), math.nan)
+                self._engine.backward(loss * factor, scale_wrt_gas=False)
+                total += loss.detach()
         self._window_loss = total
         return total
 
@@ -270,6 +270,27 @@ class Engine:
 
     def _to_device(self, batch: Batch) -> Batch:
         return {name: tensor.to(self.device, non_blocking=True) for name, tensor in batch.items()}
+
+
+@contextlib.contextmanager
+def _explained(micro_batch_size: int) -> Iterator[None]:
+    """A pass that does not fit into memory, or cannot be compiled, in one line with the mend."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise UserError(
+            f"a micro-batch of {micro_batch_size} does not fit into memory ({_gist(error)}); give train.micro_batch_size=auto, a smaller one, "
+            "or train.activation_checkpointing=true"
+        ) from error
+    except RuntimeError as error:
+        if not type(error).__module__.startswith(("torch._dynamo.", "torch._inductor.")):
+            raise
+        raise UserError(f"torch.compile did not succeed ({_gist(error)}); give train.compile=false") from error
+
+
+def _gist(error: Exception) -> str:
+    """The first paragraph of its message."""
+    return " ".join(str(error).strip().partition("\n\n")[0].split()).rstrip(". ")
 
 
 def _import_deepspeed():

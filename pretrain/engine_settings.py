@@ -12,7 +12,7 @@ COMMUNICATION_DTYPE = "fp32"
 def deepspeed_config(config: Config, plan: BatchPlan, on_gpu: bool) -> dict[str, Any]:
     """DeepSpeed's configuration for a run."""
     train, stage = config.train, config.zero.stage
-    zero = {**dict(config.zero.extra), "stage": stage}
+    zero = {"overlap_comm": on_gpu and stage > 0, **dict(config.zero.extra), "stage": stage}
     if stage == 2 and train.precision != "fp32" and not _is_power_of_two(plan.world_size):
         # Reduce-scatter divides the low-precision bucket by the number of ranks before it adds: exact for powers of two only.
         zero["reduce_scatter"] = False

@@ -30,7 +30,7 @@ _LEAVING_SECONDS = 60.0
 def launch(config: Config) -> int:
     """Run `config` on as many ranks as it asks for, or print its plan; returns the exit code."""
     world = find_world(config.launch.num_processes)
-    BatchPlan.make(config.train.global_batch_size, config.train.micro_batch_size, world.size)
+    BatchPlan.of(config.train, world.size)
     if config.run.dry_run:
         if speaks():
             from pretrain.plan import print_plan

@@ -6,7 +6,7 @@ Needs neither data nor GPU nor weights: the model is built without storage.
 from dataclasses import asdict, dataclass
 
 from pretrain.batch_plan import BatchPlan
-from pretrain.config.schema import Config, HubDataConfig, MixtureDataConfig, PreparedDataConfig, StdlibDataConfig
+from pretrain.config.schema import AUTO, Config, HubDataConfig, MixtureDataConfig, PreparedDataConfig, StdlibDataConfig
 from pretrain.engine_settings import COMMUNICATION_DTYPE, gradient_dtype
 from pretrain.model.build import Vocabulary
 from pretrain.schedule import warmup_steps
@@ -31,8 +31,9 @@ class Plan:
     ranks: int
     zero_stage: int
     zero_offload: str
-    micro_batch_size: int
-    gradient_accumulation_steps: int
+    micro_batch_size: int | None
+    """None: still to be found (a dry run of train.micro_batch_size=auto); so are the accumulation steps."""
+    gradient_accumulation_steps: int | None
     global_batch_size: int
     tokens_per_step: int
     weights_dtype: str
@@ -64,7 +65,7 @@ def make_plan(config: Config, world_size: int, vocabulary: Vocabulary, epochs: d
     from pretrain.optim import build_optimizer, parameter_groups
 
     train, stage = config.train, config.zero.stage
-    batch = BatchPlan.make(train.global_batch_size, train.micro_batch_size, world_size)
+    batch = BatchPlan.of(train, world_size)
     with torch.device("meta"):
         model = build_model(config, vocabulary)
     shapes = [[tuple(param.shape) for param in group["params"]] for group in parameter_groups(model.parameters(), 0.0)]
@@ -82,8 +83,8 @@ def make_plan(config: Config, world_size: int, vocabulary: Vocabulary, epochs: d
         ranks=world_size,
         zero_stage=stage,
         zero_offload=config.zero.offload,
-        micro_batch_size=batch.micro_batch_size,
-        gradient_accumulation_steps=batch.gradient_accumulation_steps,
+        micro_batch_size=None if train.micro_batch_size == AUTO else batch.micro_batch_size,
+        gradient_accumulation_steps=None if train.micro_batch_size == AUTO else batch.gradient_accumulation_steps,
         global_batch_size=batch.global_batch_size,
         tokens_per_step=batch.global_batch_size * config.data.max_seq_length,
         weights_dtype=train.precision if train.precision == "fp32" else f"{train.precision}, fp32 masters",
@@ -123,7 +124,7 @@ def render(plan: Plan) -> str:
         ("ranks", f"{plan.ranks}, ZeRO stage {plan.zero_stage}{offload}"),
         (
             "batch",
-            f"micro {plan.micro_batch_size} x accumulation {plan.gradient_accumulation_steps} x ranks {plan.ranks} = global "
+            f"micro {plan.micro_batch_size or AUTO} x accumulation {plan.gradient_accumulation_steps or AUTO} x ranks {plan.ranks} = global "
             f"{plan.global_batch_size:,}; {plan.tokens_per_step:,} tokens per step at length {plan.sequence_length}",
         ),
         (

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from pretrain import distributed, initial_weights, rank_log, stopping
+from pretrain import distributed, initial_weights, micro_batch, rank_log, stopping
 from pretrain.batch_plan import BatchPlan
 from pretrain.checkpoint import manifest
 from pretrain.checkpoint.keeper import Keeper
@@ -27,7 +27,7 @@ from pretrain.exit_codes import DIVERGED, DONE, FAULT, STOPPED_ON_REQUEST
 from pretrain.memory import memory_bytes
 from pretrain.model.acceleration import accelerate
 from pretrain.model.build import build_model, vocabulary_of
-from pretrain.model.flops import flops_per_sample, peak_flops_per_second
+from pretrain.model.flops import Utilisation
 from pretrain.model.pretrained import export
 from pretrain.optim import build_optimizer
 from pretrain.plan import make_plan
@@ -45,6 +45,7 @@ def train(config: Config, prepared_folder: Path) -> int:
     """Train, evaluate and export one run, as one of its ranks; returns the exit code. Every rank calls it."""
     distributed.init(config.launch.timeout_seconds, rendezvous_timeout_seconds=config.launch.rendezvous_timeout_seconds)
     prepared, folder = open_on_all_ranks(prepared_folder), RunFolder.of(config)
+    config = micro_batch.settle(config, vocabulary_of(prepared), folder.metrics)
     mixture = mixture_of(prepared, config.data)
     fingerprint = prepared.fingerprint + mixture.signature
     beginning = distributed.on_main(lambda: folder.inspect(config, fingerprint))
@@ -62,15 +63,14 @@ class Trainer:
     ) -> None:
         self.config, self.prepared, self.folder = config, prepared, folder
         self.beginning, self.data_fingerprint = beginning, data_fingerprint
-        self.batch = BatchPlan.make(config.train.global_batch_size, config.train.micro_batch_size, distributed.world_size())
+        self.batch = BatchPlan.of(config.train, distributed.world_size())
         data = config.objective, config.data.max_seq_length, config.run.seed, mixture
         self.training = make_batches(prepared, "train", *data)
         self.validation = make_batches(prepared, "valid", *data)
         vocabulary = vocabulary_of(prepared)
         samples = config.train.num_steps * self.batch.global_batch_size
         self.plan = make_plan(config, self.batch.world_size, vocabulary, self.training.epochs(samples))
-        self.flops_per_step = flops_per_sample(config, vocabulary.padded_size) * self.batch.global_batch_size
-        self.peak_flops_per_second = peak_flops_per_second(torch.cuda.get_device_name()) if torch.cuda.is_available() else None
+        self.utilisation = Utilisation(config, vocabulary.padded_size, torch.cuda.get_device_name() if torch.cuda.is_available() else "")
         self.initial_weights = (
             None if beginning.candidates else initial_weights.find(config, vocabulary, prepared.manifest["vocabulary_hash"])
         )
@@ -130,6 +130,7 @@ class Trainer:
             with self.profiler.step(progress.step + 1), self.stopwatch("step"):
                 with self.stopwatch("data"):
                     window = next(stream)
+                self.utilisation.add(window)
                 self._seed_dropout()
                 logged = self._is_due(config.log_every_steps, progress.step + 1) or progress.step == 0
                 lr = learning_rate(self.config.schedule, self.config.optimizer.lr, progress.step, config.num_steps)
@@ -298,9 +299,6 @@ class Trainer:
         mean_loss, update_rms = self.engine.mean_loss(loss), self.engine.optimizer.update_rms()
         memory = {name: int(value) for name, value in distributed.max_over_ranks(memory_bytes(self.engine)).items()}
         seconds = self.stopwatch.read()
-        mfu = None
-        if self.peak_flops_per_second is not None:
-            mfu = self.flops_per_step / seconds["step_seconds"] / (self.peak_flops_per_second * self.batch.world_size)
         self._record(
             "train",
             loss=mean_loss,
@@ -308,7 +306,7 @@ class Trainer:
             grad_norm=result.grad_norm,
             update_rms=update_rms,
             tokens_per_second=self.plan.tokens_per_step / seconds["step_seconds"],
-            mfu=mfu,
+            mfu=self.utilisation.read(seconds["step_seconds"]),
             **seconds,
             **memory,
             **self._drawn(),

@@ -1,11 +1,18 @@
 """Floating-point operations of training, by stated formulae, and the share of the hardware's peak that a run reaches (MFU).
 
 A forward and backward pass costs 6 operations per weight and token in the matrix products, and 12 x layers x hidden x length per
-token in attention (Chowdhery et al., "PaLM", 2022, appendix B). Recomputation is not counted.
+token in attention (Chowdhery et al., "PaLM", 2022, appendix B). Neither recomputation nor padding is counted.
 """
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from pretrain.config.schema import Config
 from pretrain.data.masking import max_predictions
+
+if TYPE_CHECKING:
+    from pretrain.model.objective import Batch
 
 PEAK_FLOPS_PER_SECOND = {
     "A100": 312e12,
@@ -16,23 +23,74 @@ PEAK_FLOPS_PER_SECOND = {
 """Dense bf16 peak by a part of the device's name, from NVIDIA's data sheets."""
 
 
-def flops_per_sample(config: Config, vocabulary_size: int) -> float:
-    """Operations of one forward and backward pass over one sequence.
+@dataclass(frozen=True)
+class Work:
+    """What a model has to look at.
 
-    BERT's head runs on the masked positions alone (240.6 GFLOP for BERT-Large at length 128); GPT-2's on all of them
-    (0.860 GFLOP per token for the 124M model at length 1024).
+    Attributes:
+        tokens: without padding.
+        pairs: of tokens of one sequence, over which attention runs; a causal model's are counted as if it saw both ways.
+        targets: positions at which the head runs.
     """
-    model, length = config.model, config.data.max_seq_length
+
+    tokens: int = 0
+    pairs: int = 0
+    targets: int = 0
+
+    def __add__(self, other: "Work") -> "Work":
+        return Work(self.tokens + other.tokens, self.pairs + other.pairs, self.targets + other.targets)
+
+
+def full_sequence(config: Config) -> Work:
+    """A sequence without padding."""
+    length = config.data.max_seq_length
+    targets = length if config.objective.kind == "clm" else max_predictions(config.objective, length)
+    return Work(tokens=length, pairs=length * length, targets=targets)
+
+
+def work_of(batch: "Batch") -> Work:
+    """A micro-batch, on the host."""
+    targets = len(batch["masked_labels"]) if "masked_labels" in batch else batch["labels"].numel()
+    if "cu_seqlens" in batch:
+        lengths = batch["cu_seqlens"].diff().long()
+        return Work(int(lengths.sum()), int(lengths.square().sum()), targets)
+    samples, length = batch["input_ids"].shape
+    return Work(samples * length, samples * length * length, targets)
+
+
+def flops(config: Config, vocabulary_size: int, work: Work) -> float:
+    """Operations of one forward and backward pass over `work`.
+
+    BERT's head runs on the masked positions alone (240.6 GFLOP for a full sequence of BERT-Large at length 128); GPT-2's on all of them
+    (0.860 GFLOP per token for the 124M model at length 1024), with its position embedding counted too.
+    """
+    model = config.model
     hidden, layers = model.hidden_size, model.num_layers
-    attention = 12 * layers * hidden * length * length
-    blocks = 12 * layers * hidden * hidden
+    body = 6 * 12 * layers * hidden * hidden * work.tokens + 12 * layers * hidden * work.pairs
     if config.objective.kind == "clm":
-        embeddings = (vocabulary_size + model.max_positions) * hidden
-        return 6 * (blocks + embeddings) * length + attention
-    head = hidden * hidden + hidden * vocabulary_size
-    return 6 * blocks * length + attention + 6 * head * max_predictions(config.objective, length)
+        return body + 6 * (vocabulary_size + model.max_positions) * hidden * work.targets
+    return body + 6 * (hidden * hidden + hidden * vocabulary_size) * work.targets
 
 
 def peak_flops_per_second(device_name: str) -> float | None:
     """The device's dense bf16 peak; None where it is not in the table."""
     return next((peak for part, peak in PEAK_FLOPS_PER_SECOND.items() if part in device_name), None)
+
+
+class Utilisation:
+    """The share of the device's peak that the model's operations of a run amount to, on this rank (the others have as many samples)."""
+
+    def __init__(self, config: Config, vocabulary_size: int, device_name: str) -> None:
+        self._config, self._vocabulary_size, self._peak = config, vocabulary_size, peak_flops_per_second(device_name)
+        self._work, self._steps = Work(), 0
+
+    def add(self, window: Sequence["Batch"]) -> None:
+        """One step's micro-batches."""
+        self._work = sum(map(work_of, window), start=self._work)
+        self._steps += 1
+
+    def read(self, step_seconds: float) -> float | None:
+        """Over the steps since the last reading, which took `step_seconds` each; None where the device's peak is not known."""
+        per_step = flops(self._config, self._vocabulary_size, self._work) / max(1, self._steps)
+        self._work, self._steps = Work(), 0
+        return None if self._peak is None else per_step / step_seconds / self._peak

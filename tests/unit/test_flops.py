@@ -1,9 +1,15 @@
 """The stated formulae give the published figures."""
 
+import numpy as np
 import pytest
+import torch
 
 from pretrain.config.compose import compose
-from pretrain.model.flops import flops_per_sample, peak_flops_per_second
+from pretrain.config.schema import ClmConfig, MlmConfig, MlmNspConfig
+from pretrain.data.batches import make_batches
+from pretrain.data.micro_batches import micro_batches
+from pretrain.model.flops import Utilisation, Work, flops, full_sequence, peak_flops_per_second, work_of
+from tests.unit.data.corpora import random_documents, synthetic
 
 
 @pytest.mark.parametrize(
@@ -17,10 +23,34 @@ from pretrain.model.flops import flops_per_sample, peak_flops_per_second
 )
 def test_flops_of_the_published_models(experiment: str, vocabulary: int, per_token: bool, wanted: float) -> None:
     config = compose([f"+experiment={experiment}"])
-    found = flops_per_sample(config, vocabulary) / (config.data.max_seq_length if per_token else 1)
+    found = flops(config, vocabulary, full_sequence(config)) / (config.data.max_seq_length if per_token else 1)
     assert found == pytest.approx(wanted, rel=2e-3)
 
 
 def test_peaks_are_known_by_the_name_of_the_device() -> None:
     assert peak_flops_per_second("NVIDIA H200") == peak_flops_per_second("NVIDIA H100 80GB HBM3") == 989e12
     assert peak_flops_per_second("some CPU") is None
+
+
+@pytest.mark.parametrize("objective", [MlmNspConfig(), MlmConfig(), ClmConfig()], ids=lambda objective: objective.kind)
+def test_work_is_counted_on_what_is_there(objective: MlmConfig | ClmConfig) -> None:
+    fields = make_batches(synthetic(random_documents(60, seed=1)), "train", objective, 32, seed=0).batch(np.arange(24))
+    lengths = fields["attention_mask"].sum(axis=1) if "attention_mask" in fields else np.full(24, 32)
+    labels = fields["labels" if objective.kind == "clm" else "masked_labels"]
+    found = sum(
+        (work_of({name: torch.from_numpy(values) for name, values in batch.items()}) for batch in micro_batches(fields, 4)), start=Work()
+    )
+    assert found == Work(tokens=lengths.sum(), pairs=(lengths**2).sum(), targets=(labels != -100).sum())
+
+
+def test_utilisation_is_the_mean_over_the_steps_since_it_was_read() -> None:
+    config = compose(["+experiment=gpt2_small"])
+    sequence = {"input_ids": torch.zeros(1, 1024, dtype=torch.long), "labels": torch.zeros(1, 1024, dtype=torch.long)}
+    whole = flops(config, 50304, full_sequence(config))
+    utilisation = Utilisation(config, 50304, "NVIDIA H200")
+    utilisation.add([sequence, sequence])
+    utilisation.add([sequence, sequence, sequence, sequence])
+    assert utilisation.read(step_seconds=0.5) == pytest.approx(3 * whole / 0.5 / 989e12)
+    utilisation.add([sequence])
+    assert utilisation.read(step_seconds=0.5) == pytest.approx(whole / 0.5 / 989e12)
+    assert Utilisation(config, 50304, "a CPU").read(1.0) is None

@@ -31,6 +31,7 @@ from pretrain.config.schema.optimizer import (
     Sm3Config,
 )
 from pretrain.config.schema.run import (
+    AUTO,
     CheckpointConfig,
     LaunchConfig,
     NoTrackerConfig,
@@ -42,6 +43,7 @@ from pretrain.config.schema.run import (
 )
 
 __all__ = [
+    "AUTO",
     "AdafactorConfig",
     "AdamWConfig",
     "BertConfig",

@@ -8,6 +8,9 @@ from omegaconf import MISSING
 
 from pretrain.config.schema.checks import require, require_choice, require_not_negative, require_positive
 
+AUTO = "auto"
+"""A setting that is found at the start of the run."""
+
 
 @dataclass
 class RunConfig:
@@ -44,8 +47,9 @@ class TrainConfig:
 
     global_batch_size: int = MISSING
     """Samples per optimizer step over all ranks."""
-    micro_batch_size: int = MISSING
-    """Samples per forward/backward on one rank; the accumulation steps follow from it."""
+    micro_batch_size: Any = MISSING
+    """Samples per forward/backward on one rank; the accumulation steps follow from it. auto: the largest that fits, see
+    `pretrain/micro_batch.py`."""
     num_steps: int = MISSING
     """Optimizer updates of the whole run; a skipped step does not count."""
     precision: str = "fp32"
@@ -74,9 +78,10 @@ class TrainConfig:
     """[first, last] step of which rank 0 writes a torch-profiler trace to `profile/` in the run folder; empty: none."""
 
     def __post_init__(self) -> None:
-        require_positive(
-            "train", self, "global_batch_size", "micro_batch_size", "num_steps", "log_every_steps", "eval_samples", "max_skipped_steps"
-        )
+        require_positive("train", self, "global_batch_size", "num_steps", "log_every_steps", "eval_samples", "max_skipped_steps")
+        size = self.micro_batch_size
+        fits = size == AUTO or (isinstance(size, int) and not isinstance(size, bool) and size > 0)
+        require(fits, "train.micro_batch_size", size, f"a positive integer, or {AUTO} for the largest that fits")
         require_not_negative("train", self, "grad_clip", "eval_every_steps", "checkpoint_every_steps")
         spike_sigma_fits = self.spike_sigma == 0 or 1 <= self.spike_sigma < math.inf
         require(spike_sigma_fits, "train.spike_sigma", self.spike_sigma, "0 for none, or 1 or more")
