@@ -55,17 +55,11 @@ class Measured:
     data_seconds: list[float] = field(default_factory=list)
     """Waiting for a window of samples."""
     peak_bytes: int = 0
+    micro_steps: int = 0
     work: Work = Work()
-    """Of all micro-batches that were timed."""
+    """Of all these micro-steps."""
     shares: dict[str, float] = field(default_factory=dict)
     """Of the device's time, by kind of operation."""
-
-    @property
-    def work_per_micro_step(self) -> tuple[float, float, float]:
-        count = self.micro_steps
-        return self.work.tokens / count, self.work.pairs / count, self.work.targets / count
-
-    micro_steps: int = 0
 
 
 class Bench:
@@ -263,56 +257,71 @@ def _config(arguments: argparse.Namespace) -> Config:
 
 
 def _report(bench: Bench, measured: dict[str, Measured]) -> str:
-    config, plain = bench.config, next(iter(measured.values()))
+    config, global_batch = bench.config, bench.config.train.global_batch_size
     size, length = int(config.train.micro_batch_size), config.data.max_seq_length
-    share = plain and next(found.work.tokens / (found.micro_steps * size * length) for found in measured.values() if found.work.tokens)
-    reference = next(found for found in measured.values() if found.work.tokens)
-    per_micro = flops(config, bench.vocabulary.padded_size, Work(*reference.work_per_micro_step))
+    real = next(found for found in measured.values() if found.work.tokens)
+    share = real.work.tokens / (real.micro_steps * size * length)
+    per_micro = flops(config, bench.vocabulary.padded_size, real.work) / real.micro_steps
     peak = peak_flops_per_second(torch.cuda.get_device_name()) if bench.on_gpu else None
     product = bench.product_flops_per_second()
-    whole = config.train.global_batch_size // size
+    micro_steps = global_batch // size
     device = torch.cuda.get_device_name() if bench.on_gpu else f"{processor()}, {torch.get_num_threads()} thread(s)"
-    lines = [
-        f"# Training {config.model.name} beside a plain Hugging Face loop",
-        "",
-        f"`python {shlex.join(sys.argv)}`",
-        "",
-        f"{time.strftime('%Y-%m-%d')}; {device}; torch {torch.__version__}, transformers {transformers.__version__}, Python "
-        f"{platform.python_version()}. {config.objective.kind}, length {length}, vocabulary {bench.vocabulary.padded_size:,}, micro-batch "
-        f"{size}, {config.train.precision}, dropout {config.model.dropout:g}, ZeRO stage {config.zero.stage}, torch.compile "
-        f"{'on' if is_compiled(config, bench.on_gpu) else 'off'}; medians of {len(plain.micro_seconds)} steps of {bench.accumulation} micro-steps.",
-        "",
-        "| | sequences/s | tokens/s | of the plain loop | MFU | of a plain product's speed | micro-step, ms | optimizer step, ms |"
-        f" optimizer's share of a step of {config.train.global_batch_size:,} | waiting for data | peak memory, GB |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
-    ]
-    rates = {}
+    rows, slowest = [], None
     for name, found in measured.items():
         micro, optimizer = statistics.median(found.micro_seconds), statistics.median(found.optimizer_seconds)
-        data = sum(found.data_seconds) / sum(found.data_seconds + [value * bench.accumulation for value in found.micro_seconds])
-        step = whole * micro + optimizer
-        rates[name] = config.train.global_batch_size / step
-        speed = whole * per_micro / step
-        lines.append(
-            f"| {name} | {rates[name]:,.1f} | {rates[name] * length * share:,.0f} | {rates[name] / next(iter(rates.values())):.2f} "
-            f"| {f'{speed / peak:.1%}' if peak else 'no stated peak'} | {speed / product:.1%} | {1e3 * micro:,.1f} | {1e3 * optimizer:,.1f} "
-            f"| {optimizer / step:.2%} | {data:.1%} | {found.peak_bytes / 1e9:.2f} |"
-        )
-    lines += [
-        "",
-        f"sequences/s: of a whole step of {config.train.global_batch_size:,}, {whole} micro-steps and one optimizer step. tokens/s: without padding, "
-        f"which is {1 - share:.1%} of the rows. MFU and speed: {per_micro / size / 1e9:,.2f} GFLOP per sequence, what the model has to do for its "
-        f"{share:.1%} of tokens and its targets, whoever does more. A plain product: {product / 1e12:.3g} TFLOP/s in this run. Peak memory: "
-        f"{'reserved on the device' if bench.on_gpu else 'above what the process held before'}.",
-        "",
-        "Shares of one step's time, by kind of operation:",
-        "",
-        "| | " + " | ".join(measured) + " |",
-        "|---|" + "---|" * len(measured),
-    ]
-    for kind in [*_KINDS, "other"]:
-        lines.append(f"| {kind} | " + " | ".join(f"{found.shares.get(kind, 0.0):.1%}" for found in measured.values()) + " |")
-    return "\n".join(lines) + "\n"
+        step = micro_steps * micro + optimizer
+        slowest = slowest or step
+        waiting = sum(found.data_seconds) / (sum(found.data_seconds) + bench.accumulation * sum(found.micro_seconds))
+        columns = [
+            name,
+            f"{global_batch / step:,.1f}",
+            f"{global_batch / step * length * share:,.0f}",
+            f"{slowest / step:.2f}",
+            f"{micro_steps * per_micro / step / peak:.1%}" if peak else "-",
+            f"{micro_steps * per_micro / step / product:.1%}",
+            f"{1e3 * micro:,.1f} ({_spread(found.micro_seconds)})",
+            f"{1e3 * optimizer:,.1f} ({_spread(found.optimizer_seconds)})",
+            f"{optimizer / step:.2%}",
+            f"{waiting:.1%}",
+            f"{found.peak_bytes / 1e9:.2f}",
+        ]
+        rows.append(columns)
+    heads = (
+        ["", "sequences/s", "tokens/s", "x plain", "MFU", "of a product's speed", "micro-step, ms", "optimizer, ms"],
+        [f"optimizer's share of {global_batch:,}", "waiting for data", "peak memory, GB"],
+    )
+    shares = [[kind, *(f"{found.shares.get(kind, 0.0):.1%}" for found in measured.values())] for kind in [*_KINDS, "other"]]
+    return f"""# Training {config.model.name} beside a plain Hugging Face loop
+
+`python {shlex.join(sys.argv)}`
+
+{time.strftime("%Y-%m-%d")}; {device}; torch {torch.__version__}, transformers {transformers.__version__}, Python {platform.python_version()}.
+{config.objective.kind}, length {length}, vocabulary {bench.vocabulary.padded_size:,}, micro-batch {size}, {config.train.precision}, dropout
+{config.model.dropout:g}, ZeRO stage {config.zero.stage}, torch.compile {"on" if is_compiled(config, bench.on_gpu) else "off"}; medians (and quartiles)
+of {len(real.micro_seconds)} steps of {bench.accumulation} micro-steps.
+
+{_table([*heads[0], *heads[1]], rows)}
+
+sequences/s: of a whole step of {global_batch:,}, {micro_steps} micro-steps and one optimizer step. tokens/s: without padding, which is
+{1 - share:.1%} of the rows. MFU: {per_micro / size / 1e9:,.2f} GFLOP per sequence, what the model has to do for its tokens and targets, whoever does
+more, of the device's stated peak; a product's speed: a large plain matrix product reaches {product / 1e12:.3g} TFLOP/s in this run. Peak memory:
+{"reserved on the device" if bench.on_gpu else "above what the process held before"}.
+
+Shares of one step's time, by kind of operation:
+
+{_table(["", *measured], shares)}
+"""
+
+
+def _table(head: list[str], rows: list[list[str]]) -> str:
+    return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows))
+
+
+def _spread(seconds: list[float]) -> str:
+    if len(seconds) < 2:
+        return "one"
+    lower, _, upper = statistics.quantiles(seconds, n=4)
+    return f"{1e3 * lower:,.1f}-{1e3 * upper:,.1f}"
 
 
 if __name__ == "__main__":

@@ -5,6 +5,8 @@ import time
 from typing import Any
 
 _SECONDS_BETWEEN_LINES = 5.0
+_LEAST_SHARE = 0.005
+"""What has been done before that says nothing of what is left."""
 
 
 class Progress:
@@ -47,8 +49,10 @@ class Progress:
         if not self.total_bytes:
             return f"{done} MB"
         share = min(self.done_bytes / self.total_bytes, 1.0)
-        left = (time.monotonic() - self._begun_seconds) * (1 / max(share, 1e-9) - 1)
-        return f"{done} of {self.total_bytes / 1e6:.1f} MB ({share:.0%}), about {_duration(left)} left"
+        state = f"{done} of {self.total_bytes / 1e6:.1f} MB ({share:.0%})"
+        if share < _LEAST_SHARE:
+            return state
+        return f"{state}, about {_duration((time.monotonic() - self._begun_seconds) * (1 / share - 1))} left"
 
 
 def _duration(seconds: float) -> str:

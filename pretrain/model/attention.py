@@ -5,6 +5,7 @@ different lengths go through the flash kernel for variable lengths on a GPU that
 alone, which is a small part of the work, and everything else still runs on real tokens only. Both equal attention on padded rows.
 """
 
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
@@ -23,6 +24,16 @@ class Sequences(NamedTuple):
     """bool [n, T]"""
     token_index: Tensor
     """int64 [tokens]"""
+    flash: bool
+    """Whether torch's flash kernel takes them."""
+
+    @classmethod
+    def of(cls, batch: dict[str, Tensor], hidden: Tensor, head_size: int) -> "Sequences | None":
+        """Those of a micro-batch whose tokens have the hidden states `hidden`; None where they are rows without padding."""
+        if "cu_seqlens" not in batch:
+            return None
+        flash = _has_flash(hidden.device, hidden.dtype, head_size)
+        return cls(batch["cu_seqlens"], batch["attention_mask"], batch["token_index"], flash)
 
 
 def use(model: nn.Module) -> None:
@@ -61,19 +72,20 @@ def attention(
         mixed = F.scaled_dot_product_attention(query, key, value, dropout_p=dropout, is_causal=module.is_causal, scale=scaling)
         return mixed.transpose(1, 2), None
     rows = (tensor.squeeze(0).transpose(0, 1) for tensor in (query, key, value))  # (tokens, heads, head_dim)
-    mix = _flash if _has_flash(query) else _padded
+    mix = _flash if sequences.flash else _padded
     return mix(*rows, sequences, dropout, scaling).unsqueeze(0), None
 
 
-def _has_flash(query: Tensor) -> bool:
-    """Whether torch's flash kernel takes these tensors (Dao, "FlashAttention-2", 2023)."""
+@lru_cache
+def _has_flash(device: torch.device, dtype: torch.dtype, head_size: int) -> bool:
+    """Whether there is a kernel of FlashAttention-2 (Dao, 2023) for it."""
     return (
-        query.is_cuda
-        and query.dtype in (torch.float16, torch.bfloat16)
-        and query.size(-1) % 8 == 0
-        and query.size(-1) <= 256
+        device.type == "cuda"
+        and dtype in (torch.float16, torch.bfloat16)
+        and head_size % 8 == 0
+        and head_size <= 256
         and torch.backends.cuda.is_flash_attention_available()
-        and torch.cuda.get_device_capability(query.device) >= (8, 0)
+        and torch.cuda.get_device_capability(device) >= (8, 0)
     )
 
 

@@ -14,6 +14,8 @@ from pretrain.data.masking import IGNORED_LABEL
 _PIECE_ELEMENTS = 2**26
 """Scores (tokens x vocabulary) held at a time: 256 MiB in float32, and still products large enough for any device."""
 
+_FLOAT16_SCALE = 1024.0
+
 
 class LossHead(nn.Linear):
     """A linear layer onto the vocabulary that takes the targets too and returns losses in place of scores.
@@ -50,7 +52,8 @@ class LossHead(nn.Linear):
 class _CrossEntropySum(torch.autograd.Function):
     """Each piece's gradients are taken while its scores are there, so that nothing is computed twice: 3 products, as without pieces.
 
-    Sums over pieces are float32; gradients are rounded once, to the dtype of what they belong to.
+    Sums over pieces are float32; gradients are rounded once, to the dtype of what they belong to. In float16 they are held larger, since
+    the loss scale that keeps small ones from vanishing comes only with `grad_total`.
     """
 
     @staticmethod
@@ -67,6 +70,8 @@ class _CrossEntropySum(torch.autograd.Function):
             total -= (log_probs.gather(1, targets) * counts).sum()
             grad_scores = log_probs.exp_()
             grad_scores.scatter_add_(1, targets, grad_scores.new_full((), -1.0).expand_as(targets))
+            if weight.dtype == torch.float16:
+                grad_scores *= _FLOAT16_SCALE
             if grad_bias is not None:
                 grad_bias += grad_scores.t().mv(counts.squeeze(1))
             grad_scores = grad_scores.to(weight.dtype)
@@ -80,6 +85,8 @@ class _CrossEntropySum(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_total: Tensor) -> tuple[Tensor, Tensor, Tensor | None, None, None]:
         grad_hidden, grad_weight, grad_bias = ctx.saved_tensors
+        if ctx.dtype == torch.float16:
+            grad_total = grad_total / _FLOAT16_SCALE
         of_bias = None if grad_bias is None else (grad_bias * grad_total).to(ctx.dtype)
         return (grad_hidden * grad_total).to(ctx.dtype), (grad_weight * grad_total).to(ctx.dtype), of_bias, None, None
 

@@ -66,10 +66,8 @@ class MaskedLanguageModelling(PretrainingModel):
 
     def forward(self, batch: Batch) -> Sums:
         bert, predictions = self.model.bert, self.model.cls.predictions
-        sequences = None
-        if "cu_seqlens" in batch:
-            sequences = attention.Sequences(batch["cu_seqlens"], batch["attention_mask"], batch["token_index"])
         embedded = bert.embeddings(batch["input_ids"], batch["token_type_ids"], batch.get("position_ids"))
+        sequences = attention.Sequences.of(batch, embedded, embedded.size(-1) // self.model.config.num_attention_heads)
         hidden = bert.encoder(embedded, sequences=sequences).last_hidden_state  # (samples, length, hidden) or (1, tokens, hidden)
 
         labels = batch["masked_labels"]  # (targets,)
@@ -77,7 +75,7 @@ class MaskedLanguageModelling(PretrainingModel):
         found = predictions.decoder(predictions.transform(of_targets), labels)
         sums = {"mlm": found} if self.training else _masked_scores(*found, labels, batch["replaced_by_mask"])
         if self.has_next_sentence:
-            first = hidden[0, batch["cu_seqlens"][:-1]] if sequences else hidden[:, 0]  # (samples, hidden)
+            first = hidden[0].index_select(0, sequences.cu_seqlens[:-1]) if sequences else hidden[:, 0]  # (samples, hidden)
             relation = self.model.cls.seq_relationship(bert.pooler(first.unsqueeze(1)))  # (samples, 2)
             label = batch["next_sentence_label"]
             sums["nsp"] = F.cross_entropy(relation.float(), label, ignore_index=IGNORED, reduction="sum")

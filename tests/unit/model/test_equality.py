@@ -2,6 +2,7 @@
 out, scores at every position, and one cross-entropy over all of them."""
 
 import copy
+from collections.abc import Callable
 from functools import partialmethod
 
 import numpy as np
@@ -186,7 +187,43 @@ def test_the_flash_kernel_for_variable_lengths_takes_what_it_is_given() -> None:
     from pretrain.model.attention import Sequences, _flash
 
     with torch.device("meta"):
-        sequences = Sequences(torch.zeros(4, dtype=torch.int32), torch.ones(3, 8, dtype=torch.bool), torch.zeros(20, dtype=torch.int64))
+        sequences = Sequences(
+            torch.zeros(4, dtype=torch.int32), torch.ones(3, 8, dtype=torch.bool), torch.zeros(20, dtype=torch.int64), True
+        )
         query, key, value = (torch.zeros(20, 2, 16, dtype=torch.bfloat16, requires_grad=True) for _ in range(3))
         mixed = _flash(query, key, value, sequences, 0.1, 0.25)
     assert mixed.shape == (20, 2, 16) and mixed.requires_grad
+
+
+@pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 1e-6), (torch.bfloat16, 1e-2), (torch.float16, 1e-3)], ids=str)
+def test_the_head_in_every_precision(dtype: torch.dtype, bound: float) -> None:
+    """Against float64: the sum is not rounded to the weights' dtype, and gradients only once. Most scores' gradients are below what
+    float16 can hold."""
+    torch.manual_seed(0)
+    linear = torch.nn.Linear(16, 4000).to(dtype)
+    hidden, labels = torch.randn(60, 16, dtype=dtype), torch.randint(0, 4000, (60,))
+    labels[::7] = -100
+    scale = 2.0**-7
+
+    def run(layer: torch.nn.Linear, values: torch.Tensor, loss: Callable[..., torch.Tensor]) -> list[torch.Tensor]:
+        values = values.clone().requires_grad_()
+        total = loss(layer, values)
+        (total * scale).backward()
+        return [total.detach(), values.grad, layer.weight.grad, layer.bias.grad]
+
+    found = run(head.LossHead.of(linear).train(), hidden, lambda layer, values: layer(values, labels))
+    wanted = run(
+        copy.deepcopy(linear).double().requires_grad_(),
+        hidden.double(),
+        lambda layer, values: F.cross_entropy(layer(values), labels, ignore_index=-100, reduction="sum"),
+    )
+    assert found[0].dtype == torch.float32 and all(grad.dtype == dtype for grad in found[1:])
+    for ours, theirs in zip(found, wanted, strict=True):
+        assert (ours.double() - theirs).norm() <= bound * theirs.norm()
+
+
+def test_products_in_float32_on_a_gpu_take_what_they_are_given() -> None:
+    """The operator's arguments, without a GPU."""
+    with torch.device("meta"):
+        product = torch.mm(torch.zeros(8, 4, dtype=torch.bfloat16).t(), torch.zeros(8, 3, dtype=torch.bfloat16), out_dtype=torch.float32)
+    assert product.shape == (4, 3) and product.dtype == torch.float32
