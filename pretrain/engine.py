@@ -15,7 +15,7 @@ import os
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
@@ -63,7 +63,7 @@ class Engine:
     """
 
     def __init__(self, model: PretrainingModel, optimizer: ShardedOptimizer, config: Config, plan: BatchPlan) -> None:
-        deepspeed = _import_deepspeed()
+        deepspeed = import_deepspeed()
         self.optimizer, self.config, self.plan = optimizer, config, plan
         self.device = distributed.device()
         self.names = {param: name for name, param in model.named_parameters()}
@@ -268,7 +268,7 @@ class Engine:
         return {name: tensor.to(self.device, non_blocking=True) for name, tensor in batch.items()}
 
 
-def _import_deepspeed():
+def import_deepspeed() -> Any:
     """DeepSpeed, quiet, and on a CPU without the optional operator that it would compile for a minute."""
     if not torch.cuda.is_available():
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
