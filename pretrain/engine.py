@@ -16,6 +16,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
+from unittest.mock import patch
 
 import torch
 import torch.distributed as dist
@@ -277,6 +278,14 @@ def import_deepspeed() -> Any:
 
     if not torch.cuda.is_available():
         deepspeed.ops.__compatible_ops__ = collections.defaultdict(bool)
+    _import_muon()
     deepspeed.utils.logger.setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", message=".*`torch.distributed.*` is deprecated", category=FutureWarning)  # DeepSpeed's own calls
     return deepspeed
+
+
+def _import_muon() -> None:
+    """DeepSpeed's Muon, to which it compares every optimizer's type. It hands functions to torch.compile as soon as it is imported, which
+    costs a second for importing the compiler; nothing here calls them."""
+    with patch.dict(os.environ, TORCHDYNAMO_DISABLE="1"), contextlib.suppress(ImportError):
+        import deepspeed.runtime.zero.muon.muon_optimizer  # noqa: F401

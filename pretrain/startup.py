@@ -4,6 +4,7 @@ Each `mark` puts what has passed since the one before it down to a part, so that
 process that the command started; one that starts the ranks hands its marks to them in an environment variable.
 """
 
+import gc
 import json
 import os
 import time
@@ -40,8 +41,14 @@ def mark(part: str) -> None:
 
 @contextmanager
 def imports() -> Iterator[None]:
-    """For a block of heavy imports, marked as such."""
-    yield
+    """For a block of heavy imports, marked as such. What they make stays: the garbage collector, which would take a sixth of their time
+    for finding nothing, waits, and leaves it alone ever after."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+    gc.freeze()
     mark("imports")
 
 

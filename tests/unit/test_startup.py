@@ -1,5 +1,6 @@
 """The time from the command to the end of the first step: by part, nothing twice and nothing left out, across processes."""
 
+import gc
 import json
 import os
 import subprocess
@@ -69,3 +70,14 @@ def test_a_rank_goes_on_with_the_marks_of_the_process_that_started_it(monkeypatc
 def test_the_line_says_when_the_step_began_and_leaves_out_what_took_no_time() -> None:
     parts = {"settings": 0.51, "process_group": 0.049, "imports": 3.06, "first_step": 0.4}
     assert startup.describe(parts) == "first step begun 3.6 s and done 4.0 s after the command: settings 0.5, imports 3.1, first step 0.4"
+
+
+def test_the_collector_waits_while_libraries_are_imported_and_only_then(clock: list[float]) -> None:
+    clock += [103.0]
+    with startup.imports():
+        assert not gc.isenabled()
+    assert gc.isenabled() and startup._marks.seconds == {"imports": 3.0}
+    with pytest.raises(ImportError), startup.imports():
+        raise ImportError
+    assert gc.isenabled()
+    gc.unfreeze()
