@@ -36,7 +36,8 @@ def measure(settings: list[str], runs: int) -> dict[str, list[float]]:
         with tempfile.TemporaryDirectory() as folder:
             cpu_before = cpu_seconds()
             command = [*settings, "train.num_steps=1", "run.export=false", f"run.dir={folder}", "run.name=start"]
-            subprocess.run([sys.executable, "-m", "pretrain", *command], env={"WANDB_MODE": "offline"} | os.environ, check=True)
+            environment = {"WANDB_MODE": "offline"} | os.environ
+            subprocess.run([sys.executable, "-m", "pretrain", *command], env=environment, stdout=sys.stderr, check=True)
             line = last(read_metrics(Path(folder) / "start" / "metrics.jsonl"), "startup")
             assert line is not None
             parts = {name: seconds for name, seconds in line.items() if name.endswith("_seconds") and name != "wall_seconds"}
