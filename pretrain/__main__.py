@@ -5,7 +5,7 @@ Heavy imports wait until they are needed, so that `--help` and a mistake in the 
 
 import sys
 
-from pretrain import __version__, stopping
+from pretrain import __version__, startup, stopping
 from pretrain.command import Parser, run_command
 from pretrain.config.location import group_choices
 
@@ -38,6 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(arguments: list[str]) -> int:
+    startup.mark("python")
     options = _parser().parse_intermixed_args(arguments)
     if options.help:
         print(_help(options.config_dir))
@@ -54,6 +55,7 @@ def _run(arguments: list[str]) -> int:
         return 0
     from pretrain.launch import launch
 
+    startup.mark("settings")
     return launch(config)
 
 

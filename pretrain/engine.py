@@ -15,7 +15,8 @@ import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
+from unittest.mock import patch
 
 import torch
 import torch.distributed as dist
@@ -63,7 +64,7 @@ class Engine:
     """
 
     def __init__(self, model: PretrainingModel, optimizer: ShardedOptimizer, config: Config, plan: BatchPlan) -> None:
-        deepspeed = _import_deepspeed()
+        deepspeed = import_deepspeed()
         self.optimizer, self.config, self.plan = optimizer, config, plan
         self.device = distributed.device()
         self.names = {param: name for name, param in model.named_parameters()}
@@ -293,7 +294,7 @@ def _gist(error: Exception) -> str:
     return " ".join(str(error).strip().partition("\n\n")[0].split()).rstrip(". ")
 
 
-def _import_deepspeed():
+def import_deepspeed() -> Any:
     """DeepSpeed, quiet, and on a CPU without the optional operator that it would compile for a minute."""
     if not torch.cuda.is_available():
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
@@ -302,6 +303,14 @@ def _import_deepspeed():
 
     if not torch.cuda.is_available():
         deepspeed.ops.__compatible_ops__ = collections.defaultdict(bool)
+    _import_muon()
     deepspeed.utils.logger.setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", message=".*`torch.distributed.*` is deprecated", category=FutureWarning)  # DeepSpeed's own calls
     return deepspeed
+
+
+def _import_muon() -> None:
+    """DeepSpeed's Muon, to which it compares every optimizer's type. It hands functions to torch.compile as soon as it is imported, which
+    costs a second for importing the compiler; nothing here calls them."""
+    with patch.dict(os.environ, TORCHDYNAMO_DISABLE="1"), contextlib.suppress(ImportError):
+        import deepspeed.runtime.zero.muon.muon_optimizer  # noqa: F401

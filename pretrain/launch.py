@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from pretrain import rank_log, stopping
+from pretrain import rank_log, startup, stopping
 from pretrain.batch_plan import BatchPlan
 from pretrain.config.consistency import check_runnable
 from pretrain.config.schema import Config
@@ -43,6 +43,7 @@ def launch(config: Config) -> int:
     if world.rank is not None and world.size > 1:
         return _launch_as_one_of_many(config, world.rank, world.size)
     prepared = _get_ready(config)
+    startup.mark("prepared_data")
     if prepared is None:
         return DONE
     if world.size == 1:
@@ -54,8 +55,8 @@ def launch(config: Config) -> int:
 
 def _launch_as_one_of_many(config: Config, rank: int, size: int) -> int:
     """As a rank that torchrun, srun or their like started: what has to be done once is done by rank 0."""
-    from pretrain import distributed
-
+    with startup.imports():
+        from pretrain import distributed
     try:
         store = distributed.meet(config.launch.rendezvous_timeout_seconds)
     except UserError as error:
@@ -66,8 +67,10 @@ def _launch_as_one_of_many(config: Config, rank: int, size: int) -> int:
     stopping.before_leaving(lambda: board.pin(Note.stopped(rank)))
     watch = Watch(board)
     watch.start()
+    startup.mark("process_group")
     try:
         prepared = _from_rank_0(store, board, lambda: _get_ready(config))
+        startup.mark("prepared_data")
         code = DONE
         if prepared is not None:
             distributed.init(config.launch.timeout_seconds, store)
@@ -100,10 +103,15 @@ def _get_ready(config: Config) -> Path | None:
 
 
 def _train(config: Config, prepared: Path) -> int:
-    from pretrain import distributed
-    from pretrain.train import train
-
     rank_log.begin(int(os.environ.get("RANK", "0")))
+    with startup.imports():  # of all that a step needs, so that no rank waits in a collective for another's
+        from pretrain import distributed
+        from pretrain.engine import import_deepspeed
+        from pretrain.model.build import architecture_of
+        from pretrain.train import train
+
+        architecture_of(config.objective)
+        import_deepspeed()
     code = train(config, prepared)
     # Not after an exception: a rank that closes its connections makes the others fail too, and hides what went wrong first.
     distributed.shut_down()
@@ -174,7 +182,7 @@ def _cpu_environment(world: World) -> Mapping[str, str]:
 
 
 def _local_environments(world_size: int) -> list[Mapping[str, str]]:
-    common = {"WORLD_SIZE": str(world_size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
+    common = {"WORLD_SIZE": str(world_size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port()), **startup.for_ranks()}
     return [{**common, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(world_size)]
 
 

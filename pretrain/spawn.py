@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 
-from pretrain import rank_log, stopping
+from pretrain import rank_log, startup, stopping
 from pretrain.errors import UserError
 from pretrain.exit_codes import DONE, FAULT, STOPPED_ON_REQUEST
 from pretrain.failures import ECHO, MISTAKE, VANISHED, Note, how_it_is, is_frozen
@@ -175,6 +175,7 @@ def _end(ranks: list[_Rank]) -> None:
 
 def _rank_main(number: int, entry: Callable[..., int], arguments: tuple, environment: dict[str, str], reports: Connection) -> None:
     os.environ.update(environment)
+    startup.mark("processes")
     stopping.listen()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends Ctrl-C to all; the launcher decides
     leave_with_parent()

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from pretrain import distributed, initial_weights, micro_batch, rank_log, stopping
+from pretrain import distributed, initial_weights, micro_batch, rank_log, startup, stopping
 from pretrain.batch_plan import BatchPlan
 from pretrain.checkpoint import manifest
 from pretrain.checkpoint.keeper import Keeper
@@ -44,8 +44,11 @@ from pretrain.summary import summarise
 def train(config: Config, prepared_folder: Path) -> int:
     """Train, evaluate and export one run, as one of its ranks; returns the exit code. Every rank calls it."""
     distributed.init(config.launch.timeout_seconds, rendezvous_timeout_seconds=config.launch.rendezvous_timeout_seconds)
+    startup.mark("process_group")
     prepared, folder = open_on_all_ranks(prepared_folder), RunFolder.of(config)
+    startup.mark("prepared_data")
     config = micro_batch.settle(config, vocabulary_of(prepared), folder.metrics)
+    startup.mark("micro_batch")
     mixture = mixture_of(prepared, config.data)
     fingerprint = prepared.fingerprint + mixture.signature
     beginning = distributed.on_main(lambda: folder.inspect(config, fingerprint))
@@ -68,6 +71,7 @@ class Trainer:
         self.training = make_batches(prepared, "train", *data)
         self.validation = make_batches(prepared, "valid", *data)
         vocabulary = vocabulary_of(prepared)
+        startup.mark("prepared_data")
         samples = config.train.num_steps * self.batch.global_batch_size
         self.plan = make_plan(config, self.batch.world_size, vocabulary, self.training.epochs(samples))
         self.utilisation = Utilisation(config, vocabulary.padded_size, torch.cuda.get_device_name() if torch.cuda.is_available() else "")
@@ -75,11 +79,14 @@ class Trainer:
             None if beginning.candidates else initial_weights.find(config, vocabulary, prepared.manifest["vocabulary_hash"])
         )
 
+        startup.mark("plan")
         torch.manual_seed(config.run.seed)
         model = build_model(config, vocabulary)
         accelerate(model, config, torch.cuda.is_available())
+        startup.mark("model")
         self.engine = Engine(model, build_optimizer(config.optimizer, model), config, self.batch)
         self.progress = Progress(loss_scale=self.engine.loss_scale)
+        startup.mark("engine")
         distributed.on_main(self._claim_folder)
         rank_log.open_log(folder.logs, self.batch.world_size)
         self.recorder = Recorder(config, folder, self.plan)
@@ -93,7 +100,9 @@ class Trainer:
 
     def run(self) -> int:
         """Train to the end of the schedule, export the model; returns the exit code."""
+        startup.mark("run_folder")
         self._begin()
+        startup.mark("beginning")
         with stopping.held():
             code = self._train()
             if code == DONE and self._is_asked_to_stop():
@@ -131,12 +140,14 @@ class Trainer:
                 with self.stopwatch("data"):
                     window = next(stream)
                 self.utilisation.add(window)
+                startup.mark("first_batch")
                 self._seed_dropout()
                 logged = self._is_due(config.log_every_steps, progress.step + 1) or progress.step == 0
                 lr = learning_rate(self.config.schedule, self.config.optimizer.lr, progress.step, config.num_steps)
                 loss = self.engine.accumulate(window)
                 with self._optimizer_time(logged):
                     result = self.engine.step(lr, observe_updates=logged, refuse=refuse)
+            self._tell_startup()
             if not result.applied:
                 skipped_in_a_row += not result.loss_scale_search
                 self._skip(result)
@@ -263,6 +274,12 @@ class Trainer:
     def _is_due(self, every: int, step: int) -> bool:
         """Whether `step` is one in `every` (0: never) or the last."""
         return (every > 0 and step % every == 0) or step == self.config.train.num_steps
+
+    def _tell_startup(self) -> None:
+        """Once, after the first step of this process: how long it took to get there."""
+        if seconds := startup.finish("first_step"):
+            self._record("startup", self.progress.step + 1, **{f"{part}_seconds": value for part, value in seconds.items()})
+            self.recorder.say(startup.describe(seconds))
 
     def _tell(self, step: int) -> None:
         """The bar, the layout that CAME found, and a word when the data begin anew."""

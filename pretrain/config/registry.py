@@ -3,8 +3,6 @@
 import dataclasses
 from collections.abc import Iterator
 
-from hydra.core.config_store import ConfigStore
-
 from pretrain.config import schema
 
 PARTS = tuple(field.name for field in dataclasses.fields(schema.Config))
@@ -48,6 +46,8 @@ _NAMED_BY = {"model": "family", "data": "kind", "objective": "kind", "optimizer"
 
 def register() -> None:
     """Make the dataclasses known to Hydra; again is harmless."""
+    from hydra.core.config_store import ConfigStore  # half of the time of importing this; ranks need the rest alone
+
     store = ConfigStore.instance()
     store.store(name="config_schema", node=schema.Config)
     for group, classes in SCHEMAS.items():

@@ -15,6 +15,8 @@ from pretrain.data.random_numbers import Stream, integers_below, random_bits, un
 
 IS_NEXT, IS_RANDOM = 0, 1
 _FEWEST_TOKENS = 2
+_FEW_DOCUMENTS = 100
+"""So many are faster gone through one by one."""
 
 
 @dataclass(frozen=True)
@@ -108,8 +110,15 @@ def _chunks(starts: np.ndarray, documents: np.ndarray, max_tokens: int) -> np.nd
     """Boundaries, as sentence indices, of greedy chunks within documents of at most `max_tokens`; int64 [chunks + 1]."""
     last_that_fits = np.searchsorted(starts, starts[:-1] + max_tokens, side="right") - 1
     document_end = np.repeat(documents[1:], np.diff(documents))
-    chunk_ends = np.minimum(last_that_fits, document_end).tolist()
-    boundaries = [0]
-    while boundaries[-1] < len(chunk_ends):
-        boundaries.append(chunk_ends[boundaries[-1]])
-    return np.array(boundaries, dtype=np.int64)
+    chunk_ends = np.minimum(last_that_fits, document_end)
+    is_boundary = np.zeros(len(chunk_ends) + 1, dtype=bool)
+    is_boundary[documents] = True
+    ends = chunk_ends[documents[:-1][np.diff(documents) > 0]]
+    while len(ends := ends[~is_boundary[ends]]) > _FEW_DOCUMENTS:  # one chunk further in all documents at once
+        is_boundary[ends] = True
+        ends = chunk_ends[ends]
+    for end in ends.tolist():
+        while not is_boundary[end]:
+            is_boundary[end] = True
+            end = chunk_ends[end]
+    return np.flatnonzero(is_boundary)

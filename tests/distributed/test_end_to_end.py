@@ -93,6 +93,7 @@ def test_metrics_hold_what_was_promised(runs: Runs, family: str) -> None:
     saved = [line for line in lines if line["kind"] == "checkpoint"]
     assert [(line["kind"], line["step"]) for line in lines if line not in saved] == [
         ("start", 0),
+        ("startup", 1),
         ("train", 1),
         ("train", 2),
         ("eval", 3),
@@ -125,6 +126,18 @@ def test_metrics_hold_what_was_promised(runs: Runs, family: str) -> None:
     assert all(last(lines, "eval")[name] > 0 for name in ("loss", *scores))
     assert 0 < last(lines, "start")["unigram_loss"] < np.log(400)
     assert last(lines, "start")["versions"]["torch"] == torch.__version__ and "git" in last(lines, "start")
+
+
+@families
+def test_the_time_to_the_first_step_is_stated_by_part(runs: Runs, family: str) -> None:
+    done, line = runs.first[family], last(read_metrics(runs.run_folder(family).metrics), "startup")
+    parts = {name: value for name, value in line.items() if name.endswith("_seconds") and name != "wall_seconds"}
+    assert list(parts)[:4] == ["python_seconds", "settings_seconds", "prepared_data_seconds", "processes_seconds"]
+    assert list(parts)[-2:] == ["first_batch_seconds", "first_step_seconds"]
+    assert all(value >= 0 for value in parts.values()) and parts["imports_seconds"] > 0.5
+    (said,) = [text for text in done.stderr.splitlines() if text.startswith("first step begun ")]
+    assert f" and done {sum(parts.values()):.1f} s after the command: " in said
+    assert "first step begun" not in (runs.run_folder(family).logs / "rank_1.log").read_text()
 
 
 @families
@@ -182,13 +195,14 @@ def test_a_run_goes_on_bit_for_bit_where_it_was_stopped(runs: Runs) -> None:
 
     done = runs.command(*FAMILIES["bert"])
     assert done.returncode == 0, done.stderr
-    assert "going on from step 3" in done.stderr
+    assert "going on from step 3" in done.stderr and done.stderr.count("first step begun ") == 1
     found = load_masters(final)
     assert found.keys() == wanted.keys() and all(torch.equal(found[name], wanted[name]) for name in wanted)
 
     lines = read_metrics(folder.metrics)
     assert [line["step"] for line in lines if line["kind"] == "train"] == [line["step"] for line in wanted_lines if line["kind"] == "train"]
     assert last(lines, "eval")["loss"] == last(wanted_lines, "eval")["loss"]
+    assert [line["step"] for line in lines if line["kind"] == "startup"] == [1, 4]  # each process's own first step
 
 
 def test_a_finished_run_says_so(runs: Runs) -> None:
