@@ -165,7 +165,7 @@ def _check_run_folder(folder: Path) -> None:
 
 def _cpu_environment(world: World) -> Mapping[str, str]:
     """What torch and DeepSpeed read when they are imported; threads and network interface stay where the user has set them."""
-    wanted = {}
+    wanted = {"LOCAL_SIZE": os.environ.get("LOCAL_WORLD_SIZE", str(world.size))}  # else DeepSpeed starts numactl before each reduction
     if world.size > 1:
         wanted["OMP_NUM_THREADS"] = str(max(1, count_cores() // world.size))
         if os.path.exists("/sys/class/net/lo") and os.environ.get("MASTER_ADDR", "localhost") in ("localhost", "127.0.0.1"):

@@ -31,6 +31,7 @@ def _worker(rank: int, world_size: int, port: int, gpus: bool, function: Callabl
         torch.cuda.set_device(rank)
     else:
         os.environ.update(CUDA_VISIBLE_DEVICES="", DS_ACCELERATOR="cpu", GLOO_SOCKET_IFNAME="lo")
+        os.environ["LOCAL_SIZE"] = str(world_size)  # DeepSpeed otherwise starts numactl before each reduction of stage 3
         torch.set_num_threads(1)
     dist.init_process_group("nccl" if gpus else "gloo", timeout=_TIMEOUT)
     torch.save(function(*args), Path(folder, f"{rank}.pt"))
