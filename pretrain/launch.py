@@ -72,6 +72,7 @@ def _launch_as_one_of_many(config: Config, rank: int, size: int) -> int:
         if prepared is not None:
             distributed.init(config.launch.timeout_seconds, store)
             code = _train(config, prepared)
+        board.sign_off()
     except BaseException as error:
         note = Note.of(error, rank)
         if note.kind != ECHO:
