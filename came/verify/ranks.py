@@ -26,6 +26,7 @@ def run_on_ranks(world_size: int, function: Callable[..., Any], *args: Any, gpus
 
 
 def _worker(rank: int, world_size: int, port: int, gpus: bool, function: Callable[..., Any], args: tuple, folder: str) -> None:
+    os.environ["TORCHDYNAMO_DISABLE"] = "1"  # DeepSpeed's Muon, imported for any optimizer, would load the compiler: a second or two
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world_size), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     if gpus:
         torch.cuda.set_device(rank)
