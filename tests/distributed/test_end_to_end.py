@@ -36,6 +36,7 @@ COMMON = (
     "model.num_layers=2",
     "model.hidden_size=32",
     "model.num_heads=2",
+    "model.dropout=0.1",
     "train.global_batch_size=16",
     "train.micro_batch_size=4",
     f"train.num_steps={STEPS}",
