@@ -110,12 +110,16 @@ class Board:
             return []
         return sorted(Note(**json.loads(line)) for line in self._store.get("notes").decode().splitlines())
 
+    def sign_off(self) -> None:
+        """This rank has done all that it had to do: when its process ends, that is no failure."""
+        self._store.set(f"done/{self.rank}", "")
+
     def look_around(self) -> list[Note]:
-        """The notes, after pinning one for every rank on this machine that is dead and has left none."""
+        """The notes, after pinning one for every rank on this machine that is dead, has left none and has not signed off."""
         notes = self.notes()
         known = {note.author for note in notes} | {note.rank for note in notes}
         for number, pid in self._neighbours.items():
-            if number not in known and not _is_alive(pid):
+            if number not in known and not _is_alive(pid) and not self._store.check([f"done/{number}"]):
                 self.pin(Note.vanished(number, self.rank, f"killed or crashed (pid {pid} on {socket.gethostname()})"))
         return self.notes()
 

@@ -75,6 +75,7 @@ def _launch_as_one_of_many(config: Config, rank: int, size: int) -> int:
         if prepared is not None:
             distributed.init(config.launch.timeout_seconds, store)
             code = _train(config, prepared)
+        board.sign_off()
     except BaseException as error:
         note = Note.of(error, rank)
         if note.kind != ECHO:
@@ -173,7 +174,7 @@ def _check_run_folder(folder: Path) -> None:
 
 def _cpu_environment(world: World) -> Mapping[str, str]:
     """What torch and DeepSpeed read when they are imported; threads and network interface stay where the user has set them."""
-    wanted = {}
+    wanted = {"LOCAL_SIZE": os.environ.get("LOCAL_WORLD_SIZE", str(world.size))}  # else DeepSpeed starts numactl before each reduction
     if world.size > 1:
         wanted["OMP_NUM_THREADS"] = str(max(1, count_cores() // world.size))
         if os.path.exists("/sys/class/net/lo") and os.environ.get("MASTER_ADDR", "localhost") in ("localhost", "127.0.0.1"):

@@ -37,6 +37,22 @@ def run_pretrain(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess]:
 
 
 @pytest.fixture
+def fork_pretrain(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess]:
+    """As `run_pretrain`, but forked from a process that has imported everything: for commands that start no ranks, where the start of
+    Python is not what is tested."""
+    from tests.forked_runs import forked_command
+
+    folder = tmp_path / "here"
+    folder.mkdir(exist_ok=True)
+
+    def run(*arguments: str, **settings: str) -> subprocess.CompletedProcess:
+        return forked_command(folder, *arguments, **settings)
+
+    run.folder = folder
+    return run
+
+
+@pytest.fixture
 def one_error_line() -> Callable[[subprocess.CompletedProcess], str]:
     """The message of a run that must have ended with one `error:` line and exit code 2."""
 

@@ -1,12 +1,15 @@
-"""Whole runs of `python -m pretrain` whose ranks are forked from a process that has imported everything, so that many fit into a test.
+"""Whole runs of `python -m pretrain` whose ranks are forked from a process that has imported everything, so that many fit into a test;
+and commands that need no ranks, likewise.
 
 The ranks are started as torchrun or srun would start them: one process each, with RANK, WORLD_SIZE and the address of the store.
 """
 
+import importlib
 import multiprocessing
 import multiprocessing.connection
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -50,18 +53,20 @@ class ForkedRuns:
         self,
         *settings: str,
         ranks: int = 2,
+        first_rank: int = 0,
         fault: Fault | None = None,
         kill: tuple[float, int | None] | None = None,
         timeout: float = 60,
         **variables: str,
     ) -> Ended:
         """`python -m pretrain SETTINGS` on `ranks` ranks, to its end; with `kill`=(seconds, rank) kill -9 of one, or of all (None), after
-        some time. Raises TimeoutError, after killing it, where it takes longer."""
+        some time. Raises TimeoutError, after killing it, where it takes longer.
+        With `first_rank` and a WORLD_SIZE: some of its ranks, the others never come."""
         ports = {"WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), **variables}
         said = self.folder / "said"
         said.write_text("")
         processes = []
-        for rank in range(ranks):
+        for rank in range(first_rank, first_rank + ranks):
             environment = {**ports, "RANK": str(rank), "LOCAL_RANK": str(rank)}
             leader = processes[0].pid if processes else 0
             process = self._context.Process(target=_rank, args=(settings, environment, self.folder, leader, fault))
@@ -82,6 +87,25 @@ class ForkedRuns:
         if late:
             raise TimeoutError(f"{settings} did not end in {timeout} s:\n{said.read_text()}")
         return Ended([process.exitcode for process in processes], said.read_text())
+
+
+def forked_command(
+    folder: Path, *arguments: str, module: str = "pretrain.__main__", timeout: float = 300, **variables: str
+) -> subprocess.CompletedProcess:
+    """What `python -m MODULE ARGUMENTS` does in `folder`; not for one that starts ranks of its own."""
+    multiprocessing.set_forkserver_preload(["tests.preloaded"])
+    said = [folder.with_name(f"{folder.name}.{stream}") for stream in ("stdout", "stderr")]
+    for path in said:
+        path.write_text("")
+    command = module, arguments, variables, folder, said
+    process = multiprocessing.get_context("forkserver").Process(target=_command, args=command)
+    process.start()
+    process.join(timeout)
+    if process.exitcode is None:
+        process.kill()
+        process.join()
+        raise TimeoutError(f"{arguments} did not end in {timeout} s")
+    return subprocess.CompletedProcess(command, process.exitcode, *(path.read_text() for path in said))
 
 
 def told(folder: RunFolder) -> list[tuple]:
@@ -111,17 +135,29 @@ def _join_group(leader: int) -> None:
 
 def _rank(settings: tuple[str, ...], environment: dict[str, str], folder: Path, leader: int, fault: Fault | None) -> None:
     _join_group(leader)
+    _speak_into(folder / "said", folder / "said")
     os.chdir(folder)
     os.environ.update(environment, PYTHONFAULTHANDLER="")
-    descriptor = os.open("said", os.O_WRONLY | os.O_APPEND)
-    for stream in (1, 2):
-        os.dup2(descriptor, stream)
-    sys.stdout, sys.stderr = os.fdopen(1, "w", buffering=1), os.fdopen(2, "w", buffering=1)
     if fault is not None:
         fault()
-    from pretrain.__main__ import main
+    _leave_with("pretrain.__main__", settings)
 
-    code = main(list(settings))
+
+def _command(module: str, arguments: tuple[str, ...], variables: dict[str, str], folder: Path, said: list[Path]) -> None:
+    _speak_into(*said)
+    os.chdir(folder)
+    os.environ.update(variables)
+    _leave_with(module, arguments)
+
+
+def _speak_into(output: Path, errors: Path) -> None:
+    for stream, path in ((1, output), (2, errors)):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_APPEND), stream)
+    sys.stdout, sys.stderr = os.fdopen(1, "w", buffering=1), os.fdopen(2, "w", buffering=1)
+
+
+def _leave_with(module: str, arguments: tuple[str, ...]) -> None:
+    code = importlib.import_module(module).main(list(arguments))
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)

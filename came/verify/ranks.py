@@ -26,11 +26,13 @@ def run_on_ranks(world_size: int, function: Callable[..., Any], *args: Any, gpus
 
 
 def _worker(rank: int, world_size: int, port: int, gpus: bool, function: Callable[..., Any], args: tuple, folder: str) -> None:
+    os.environ["TORCHDYNAMO_DISABLE"] = "1"  # DeepSpeed's Muon, imported for any optimizer, would load the compiler: a second or two
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world_size), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     if gpus:
         torch.cuda.set_device(rank)
     else:
         os.environ.update(CUDA_VISIBLE_DEVICES="", DS_ACCELERATOR="cpu", GLOO_SOCKET_IFNAME="lo")
+        os.environ["LOCAL_SIZE"] = str(world_size)  # DeepSpeed otherwise starts numactl before each reduction of stage 3
         torch.set_num_threads(1)
     dist.init_process_group("nccl" if gpus else "gloo", timeout=_TIMEOUT)
     torch.save(function(*args), Path(folder, f"{rank}.pt"))

@@ -13,6 +13,7 @@ from pretrain.exit_codes import DIVERGED
 from pretrain.metrics import last, read_metrics
 from pretrain.run_folder import RunFolder
 from tests.distributed.test_layout_invariance import write_corpus
+from tests.forked_runs import ForkedRuns
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SETTINGS = (
@@ -30,16 +31,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run(folder: Path, bad_steps: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, str(Path(__file__).with_name("bad_steps.py")), *SETTINGS]
-    environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "BAD_STEPS": bad_steps}
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
-
-
 @pytest.fixture(scope="module")
 def done(folder: Path) -> subprocess.CompletedProcess:
     """A spike, four good steps, then bad ones of each kind until the run gives up."""
-    return run(folder, "41:1e4,46:nan,47:inf,48:1e4")
+    command = [sys.executable, str(Path(__file__).with_name("bad_steps.py")), *SETTINGS]
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "BAD_STEPS": "41:1e4,46:nan,47:inf,48:1e4"}
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
 
 
 def test_it_ends_as_diverged_and_says_why(done: subprocess.CompletedProcess) -> None:
@@ -77,8 +74,8 @@ def test_the_checkpoint_is_of_the_last_applied_step_with_all_skips_behind_it(don
 
 
 def test_the_same_command_goes_on_behind_the_bad_batches(done: subprocess.CompletedProcess, folder: Path) -> None:
-    again = run(folder, "1:1.0")  # nothing any more
-    assert again.returncode == 0, again.stderr
+    again = ForkedRuns(folder).run(*SETTINGS)
+    assert again.codes == [0, 0], again.said
     lines = read_metrics(folder / "runs" / "bad" / "metrics.jsonl")
     assert [line["step"] for line in lines if line["kind"] == "train"] == list(range(1, 61))
     assert [line["samples"] for line in lines if line["kind"] == "train"][43:45] == [45 * 8, 49 * 8]

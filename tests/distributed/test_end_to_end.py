@@ -19,6 +19,7 @@ from pretrain.metrics import last, read_metrics
 from pretrain.run_folder import RunFolder
 from pretrain.sample import main as sample
 from tests.distributed.test_layout_invariance import write_corpus
+from tests.forked_runs import Ended, ForkedRuns
 from tests.wandb_records import recorded, rows, rows_of
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -34,6 +35,7 @@ COMMON = (
     "model.num_layers=2",
     "model.hidden_size=32",
     "model.num_heads=2",
+    "model.dropout=0.1",
     "train.global_batch_size=16",
     "train.micro_batch_size=4",
     f"train.num_steps={STEPS}",
@@ -51,12 +53,18 @@ FAMILIES = {
 
 
 class Runs:
-    """The finished runs of both families, in one folder."""
+    """The finished runs of both families, in one folder: BERT by the command itself, GPT-2 on ranks that somebody else has started."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         write_corpus(folder / "corpus.txt")
-        self.first = {family: self.command(*FAMILIES[family]) for family in FAMILIES}
+        done, ended = self.command(*FAMILIES["bert"]), self.forked(*FAMILIES["gpt2"])
+        assert done.returncode == 0 and ended.codes == [0, 0], done.stderr + ended.said
+        self.errors = {"bert": done.stderr, "gpt2": ended.said}
+        self.output = {"bert": done.stdout, "gpt2": ended.said}
+
+    def forked(self, *settings: str) -> Ended:
+        return ForkedRuns(self.folder).run(*COMMON, *settings)
 
     def command(self, *settings: str, launcher: tuple[str, ...] = ()) -> subprocess.CompletedProcess:
         command = [sys.executable, *(launcher or ("-m", "pretrain")), *COMMON, *settings]
@@ -77,14 +85,13 @@ families = pytest.mark.parametrize("family", FAMILIES)
 
 @families
 def test_it_prints_its_plan_and_where_everything_is(runs: Runs, family: str) -> None:
-    done, folder = runs.first[family], runs.run_folder(family)
-    assert done.returncode == 0, done.stderr
-    assert "micro 4 x accumulation 2 x ranks 2 = global 16; 512 tokens per step at length 32" in done.stderr
-    assert "accumulation fp32; communication fp32" in done.stderr
+    folder, errors, output = runs.run_folder(family), runs.errors[family], runs.output[family]
+    assert "micro 4 x accumulation 2 x ranks 2 = global 16; 512 tokens per step at length 32" in errors
+    assert "accumulation fp32; communication fp32" in errors
     for place in ("metrics.jsonl", "checkpoints/step_00000006", "export", "wandb"):
-        assert f"runs/{family}/{place}" in done.stdout
+        assert f"runs/{family}/{place}" in output
         assert (folder.path / place).exists()
-    assert "unigram frequencies give" in done.stdout
+    assert "unigram frequencies give" in output
 
 
 @families
@@ -193,9 +200,9 @@ def test_a_run_goes_on_bit_for_bit_where_it_was_stopped(runs: Runs) -> None:
     kept = [line for line in folder.metrics.read_text().splitlines() if json.loads(line)["kind"] != "end"]
     folder.metrics.write_text("\n".join(kept) + '\n{"kind": "train", "st')  # as a killed process leaves it
 
-    done = runs.command(*FAMILIES["bert"])
-    assert done.returncode == 0, done.stderr
-    assert "going on from step 3" in done.stderr and done.stderr.count("first step begun ") == 1
+    ended = runs.forked(*FAMILIES["bert"])
+    assert ended.codes == [0, 0], ended.said
+    assert "going on from step 3" in ended.said and ended.said.count("first step begun ") == 1
     found = load_masters(final)
     assert found.keys() == wanted.keys() and all(torch.equal(found[name], wanted[name]) for name in wanted)
 

@@ -1,8 +1,6 @@
 """However the ranks are started, it is the same run; and what goes wrong before they train is told once."""
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,7 +11,8 @@ from pretrain.errors import UserError
 from pretrain.metrics import read_metrics
 from pretrain.shared_data import open_on_all_ranks
 from tests.distributed.test_layout_invariance import write_corpus
-from tests.launchers import LAUNCHERS, REPOSITORY, start
+from tests.forked_runs import ForkedRuns
+from tests.launchers import LAUNCHERS, start
 
 SETTINGS = (
     "data=text data.paths=[corpus.txt] data.cache_dir=cache tokenizer.vocab_size=300 data.max_seq_length=16 run.dir=runs tracker=none "
@@ -82,17 +81,14 @@ def test_a_mistake_that_rank_0_finds_while_it_prepares_ends_all_and_is_told_once
     assert not (folder / "runs" / "mistake").exists()
 
 
-@pytest.mark.parametrize("rank", ["0", "1"])
-def test_ranks_that_do_not_come_are_told_of_with_what_was_tried(folder: Path, rank: str) -> None:
-    alone = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
-    if rank == "0":
-        alone["MASTER_PORT"] = "0"  # any that is free
-    command = [sys.executable, "-m", "pretrain", *SETTINGS, "launch.rendezvous_timeout_seconds=1", "run.name=alone"]
-    environment = os.environ | alone | {"PYTHONPATH": str(REPOSITORY), "DS_ACCELERATOR": "cpu"}
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=100)
-    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-    assert done.returncode == 2 and len(errors) == 1, done.stderr
-    assert f"rank {rank} on " in errors[0] and f"waited 1 s at 127.0.0.1 port {alone['MASTER_PORT']} for all 2 ranks" in errors[0]
+@pytest.mark.parametrize("rank", [0, 1])
+def test_ranks_that_do_not_come_are_told_of_with_what_was_tried(folder: Path, rank: int) -> None:
+    port = ["0", "1"][rank]  # rank 0 takes any that is free
+    settings = *SETTINGS, "launch.rendezvous_timeout_seconds=1", "run.name=alone"
+    ended = ForkedRuns(folder).run(*settings, ranks=1, first_rank=rank, WORLD_SIZE="2", MASTER_PORT=port)
+    errors = [line for line in ended.said.splitlines() if line.startswith("error: ")]
+    assert ended.codes == [2] and len(errors) == 1, ended.said
+    assert f"rank {rank} on " in errors[0] and f"waited 1 s at 127.0.0.1 port {port} for all 2 ranks" in errors[0]
     assert "launch.rendezvous_timeout_seconds" in errors[0]
 
 

@@ -94,7 +94,9 @@ def test_must_goes_on_from_no_other(runs: ForkedRuns, finished: Path) -> None:
 def test_without_a_whole_one_nothing_is_written_over(runs: ForkedRuns, finished: Path) -> None:
     folder = interrupted(finished, "none")
     for path in folder.checkpoint_folder.all():
-        flip(path / "manifest.json")
+        manifest = (path / "manifest.json").read_text()
+        assert manifest.count('"ranks": 2') == 1
+        (path / "manifest.json").write_text(manifest.replace('"ranks": 2', '"ranks": 3'))
     ended = runs.run(*COMMAND, "run.name=none")
     assert ended.codes == [2, 2]
     (error,) = [line for line in ended.said.splitlines() if line.startswith("error: ")]

@@ -89,12 +89,11 @@ CASES = {
 
 
 @pytest.mark.parametrize("make", CASES, ids=lambda make: make.__name__)
-def test_it_is_one_line_with_the_mend_and_nothing_is_left(run_pretrain, make, monkeypatch) -> None:
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    folder = run_pretrain.folder
+def test_it_is_one_line_with_the_mend_and_nothing_is_left(fork_pretrain, make) -> None:
+    folder = fork_pretrain.folder
     settings = make(folder)
     group, *_ = [setting for setting in settings if setting.startswith("data=")] or ["data=text"]
-    done = run_pretrain(group, "data.cache_dir=cache", "run.dir=runs", "tracker=none", "launch.num_processes=1", *settings)
+    done = fork_pretrain(group, "data.cache_dir=cache", "run.dir=runs", "tracker=none", "launch.num_processes=1", *settings)
     assert done.returncode == 2, done.stderr
     *notices, error = done.stderr.strip().splitlines()
     assert error.startswith("error: ") and re.search(CASES[make], error), done.stderr

@@ -42,21 +42,21 @@ def test_the_plan_says_where_the_first_weights_come_from() -> None:
     assert line("+experiment=bert_32k") == []
 
 
-def test_a_dry_run_takes_the_size_of_the_vocabulary_it_is_given(run_pretrain) -> None:
+def test_a_dry_run_takes_the_size_of_the_vocabulary_it_is_given(fork_pretrain) -> None:
     tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"word{number}" for number in range(120))]
-    (run_pretrain.folder / "vocab.txt").write_text("\n".join(tokens))
-    done = run_pretrain("run.dry_run=true", "tokenizer.path=vocab.txt", "tokenizer.vocab_size=null")
+    (fork_pretrain.folder / "vocab.txt").write_text("\n".join(tokens))
+    done = fork_pretrain("run.dry_run=true", "tokenizer.path=vocab.txt", "tokenizer.vocab_size=null")
     assert done.returncode == 0 and "vocabulary 128," in done.stdout, done.stderr
 
 
-def test_a_dry_run_asks_no_network(run_pretrain) -> None:
+def test_a_dry_run_asks_no_network(fork_pretrain) -> None:
     names = ("data=wikipedia", "tokenizer.path=bert-large-uncased", "tokenizer.vocab_size=null")
-    done = run_pretrain("run.dry_run=true", *names, HF_HUB_OFFLINE="1")
+    done = fork_pretrain("run.dry_run=true", *names)
     assert done.returncode == 0 and "vocabulary 30,528," in done.stdout and "hub: wikimedia/wikipedia 20231101.en, train" in done.stdout
 
 
-def test_a_dry_run_prints_it_and_writes_nothing(run_pretrain) -> None:
-    done = run_pretrain("+experiment=bert_32k", "run.dry_run=true", "launch.num_processes=8")
+def test_a_dry_run_prints_it_and_writes_nothing(fork_pretrain) -> None:
+    done = fork_pretrain("+experiment=bert_32k", "run.dry_run=true", "launch.num_processes=8")
     assert done.returncode == 0, done.stderr
     assert "micro 16 x accumulation 256 x ranks 8 = global 32,768; 4,194,304 tokens per step at length 128" in done.stdout
-    assert not list(run_pretrain.folder.iterdir())
+    assert not list(fork_pretrain.folder.iterdir())
