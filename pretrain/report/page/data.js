@@ -1,0 +1,109 @@
+"use strict";
+// From packed curves (pretrain/report/packing.py) to points.
+
+function bytesOf(text) {
+  const raw = atob(text), bytes = new Uint8Array(raw.length);
+  for (let i = 0; i < raw.length; i++) bytes[i] = raw.charCodeAt(i);
+  return bytes;
+}
+
+const oneFloat = new DataView(new ArrayBuffer(4));
+
+function threeByteFloat(bytes, at) {
+  oneFloat.setUint32(0, (bytes[at] << 24) | (bytes[at + 1] << 16) | (bytes[at + 2] << 8));
+  return oneFloat.getFloat32(0);
+}
+
+// {at, value}: the points to draw, thinned ones by their extremes, and {meanAt, mean, length}: what smoothing and seeds are taken over.
+// `at` counts lines of the run, from 0; a point that lines lack is left out.
+function unpack(packed) {
+  if ("c" in packed) {
+    const known = packed.c !== null && packed.n > 0, ends = packed.n > 1 ? [0, packed.n - 1] : [0];
+    const at = known ? ends : [], value = at.map(() => packed.c);
+    return { at, value, meanAt: at, mean: value, length: 1, exact: true };
+  }
+  const bytes = bytesOf(packed.v), at = [], value = [];
+  if (packed.k === 1) {
+    for (let i = 0; i < packed.n; i++) {
+      const found = threeByteFloat(bytes, 3 * i);
+      if (Number.isFinite(found)) { at.push(i); value.push(found); }
+    }
+    return { at, value, meanAt: at, mean: value, length: 1, exact: true };
+  }
+  const meanAt = [], mean = [], scale = Math.max(packed.k, 256) / 256;
+  for (let i = 0; 9 * i < bytes.length; i++) {
+    const low = threeByteFloat(bytes, 9 * i + 3), high = threeByteFloat(bytes, 9 * i + 6);
+    if (!Number.isFinite(low)) continue;
+    const begin = packed.k * i, end = Math.min(begin + packed.k, packed.n) - 1;
+    const lowAt = Math.min(end, begin + Math.floor(bytes[9 * i] * scale)), highAt = Math.min(end, begin + Math.floor(bytes[9 * i + 1] * scale));
+    if (lowAt <= highAt) { at.push(lowAt); value.push(low); }
+    if (lowAt !== highAt) { at.push(highAt); value.push(high); }
+    if (lowAt > highAt) { at.push(lowAt); value.push(low); }
+    meanAt.push((begin + end) / 2);
+    mean.push(low + (bytes[9 * i + 2] / 255) * (high - low));
+  }
+  return { at, value, meanAt, mean, length: packed.k, exact: false };
+}
+
+// Where on an axis the lines `at` lie: linear between its knots.
+function along(axis, at) {
+  const x = new Float64Array(at.length), { i: knots, v: values } = axis;
+  let k = 0;
+  for (let n = 0; n < at.length; n++) {
+    while (k < knots.length - 2 && knots[k + 1] < at[n]) k++;
+    const next = Math.min(k + 1, knots.length - 1), width = knots[next] - knots[k];
+    x[n] = width ? values[k] + ((at[n] - knots[k]) / width) * (values[next] - values[k]) : values[k];
+  }
+  return x;
+}
+
+// Exponential moving average without the pull to zero at the beginning; `weight` is per line, `length` lines stand behind a value.
+function smoothed(values, weight, length) {
+  if (!weight) return values;
+  const kept = Math.pow(weight, length), result = new Float64Array(values.length);
+  let average = 0, correction = 0;
+  for (let i = 0; i < values.length; i++) {
+    average = kept * average + (1 - kept) * values[i];
+    correction = kept * correction + (1 - kept);
+    result[i] = average / correction;
+  }
+  return result;
+}
+
+// The first place in rising `x` that is not below `wanted`.
+function firstFrom(x, wanted) {
+  let low = 0, high = x.length;
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if (x[middle] < wanted) low = middle + 1; else high = middle;
+  }
+  return low;
+}
+
+function interpolate(x, y, wanted) {
+  const after = Math.min(firstFrom(x, wanted), x.length - 1), before = Math.max(after - 1, 0), width = x[after] - x[before];
+  return width > 0 && wanted < x[after] ? y[before] + ((wanted - x[before]) / width) * (y[after] - y[before]) : y[after];
+}
+
+// Mean, lowest and highest of several curves, where all of them have values: at the points of the one with the fewest.
+function meanAndBand(curves) {
+  const filled = curves.filter((curve) => curve.x.length);
+  if (filled.length < 2) return filled[0] ? { x: filled[0].x, y: filled[0].y, low: null, high: null } : null;
+  const begin = Math.max(...filled.map((curve) => curve.x[0])), end = Math.min(...filled.map((curve) => curve.x[curve.x.length - 1]));
+  const fewest = filled.reduce((a, b) => (a.x.length <= b.x.length ? a : b));
+  const x = Array.from(fewest.x).filter((at) => at >= begin && at <= end);
+  const y = [], low = [], high = [];
+  for (const at of x) {
+    const values = filled.map((curve) => interpolate(curve.x, curve.y, at));
+    y.push(values.reduce((a, b) => a + b) / values.length);
+    low.push(Math.min(...values));
+    high.push(Math.max(...values));
+  }
+  return { x, y, low, high };
+}
+
+// The first evaluation at the target or better: {at, x}, or null.
+function firstReach(unpacked, target, lower) {
+  const place = unpacked.value.findIndex((value) => (lower ? value <= target : value >= target));
+  return place < 0 ? null : { at: unpacked.at[place], value: unpacked.value[place] };
+}
