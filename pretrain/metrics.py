@@ -1,7 +1,8 @@
 """metrics.jsonl: what happened in a run, one JSON object per line, appended and never rewritten.
 
-Each line has a `kind`: start, train, eval, checkpoint, skip, resume, stop (on request) or end. A `resume` line supersedes every earlier line of a later
-point of the run, by its `samples` (or, where it has none, its `step`); `read_metrics` applies that, and every reader goes through it.
+Each line has a `kind`: start, train, eval, checkpoint, skip, resume, stop (on request) or end. A `resume` line supersedes every earlier
+line of a later point of the run, by its `samples` (or, where it has none, its `step`); `standing` applies that, and every reader goes
+through it.
 """
 
 import json

@@ -14,7 +14,6 @@ _WHERE_THE_TEXT_LIES = {"data.paths", "data.valid_paths", "data.path"}
 PROVENANCE = ("versions.", "git.", "data_fingerprint")
 """Beginnings of the names of what a run was made with; `ranks` is a setting like the others."""
 _DOES_NOT_PART_SEEDS = ("versions.", "git.")
-_LABEL_PARTS = 4
 _NAMED_BY_VALUE = ("optimizer.name", "model.name")
 
 
@@ -35,6 +34,17 @@ def differing(runs: Iterable[Run]) -> list[str]:
         for name, value in settings_of(run).items():
             values.setdefault(name, set()).add(str(value))
     return sorted((name for name, found in values.items() if len(found) > 1), key=_importance)
+
+
+def distinguishing(runs: list[Run]) -> list[str]:
+    """Of the settings that differ, as few as tell the runs apart (but for their seeds), the most telling first."""
+    kept: list[str] = []
+    apart = 1
+    for name in differing(runs):
+        if name != SEED and not name.startswith(PROVENANCE):
+            found = len({tuple(str(settings_of(run).get(each)) for each in (*kept, name)) for run in runs})
+            kept, apart = ([*kept, name], found) if found > apart else (kept, apart)
+    return kept
 
 
 def shared(runs: list[Run], names: Iterable[str]) -> dict[str, Any]:
@@ -60,8 +70,9 @@ def groups_of(runs: list[Run]) -> list[Group]:
         key = tuple(sorted((name, str(value)) for name, value in known.items())) if run.settings else (run.name,)
         members.setdefault((run.objective, key), []).append(run)
     groups = list(members.values())
-    names = [name for name in differing(group[0] for group in groups) if name != SEED and not name.startswith(_DOES_NOT_PART_SEEDS)]
-    labels = [_label(group, names) for group in groups]
+    firsts = [group[0] for group in groups]
+    names = {one.objective: distinguishing([run for run in firsts if run.objective == one.objective]) for one in firsts}
+    labels = [_label(group, names[group[0].objective]) for group in groups]
     return [
         Group(label if labels.count(label) == 1 else f"{label} ({group[0].name})", tuple(group))
         for label, group in zip(labels, groups, strict=True)
@@ -76,8 +87,8 @@ def _label(group: list[Run], names: list[str]) -> str:
     parts = [
         str(settings[name]) if name in _NAMED_BY_VALUE else f"{name.rpartition('.')[2]} {shown(settings[name])}"
         for name in names
-        if settings.get(name) is not None and not name.endswith("fingerprint")
-    ][:_LABEL_PARTS]
+        if settings.get(name) is not None
+    ]
     return ", ".join(parts) or group[0].name
 
 

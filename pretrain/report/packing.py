@@ -1,6 +1,6 @@
 """Curves in few characters: thinned where they are long, keeping each stretch's lowest, highest and mean value.
 
-A number takes three bytes, the upper ones of its float32: 5 significant digits at any magnitude. `page/data.js` unpacks.
+`page/data.js` unpacks.
 """
 
 import base64
@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-_CHARACTERS_PER_VALUE = 4
-_CHARACTERS_PER_STRETCH = 12
+_CHARACTERS_PER_VALUE = 4 * 4 / 3
+_CHARACTERS_PER_STRETCH = 11 * 4 / 3
 _OFFSETS = 256
 """Places inside a stretch that can be told apart."""
 
@@ -19,14 +19,14 @@ _OFFSETS = 256
 def pack(values: np.ndarray, stretches: int) -> dict[str, Any]:
     """`values` (float64 [n], NaN for none) in at most `stretches` stretches of equal length, or whole where that is no longer.
 
-    `n` values; `c`: all are this one, or else `v`, base64: with `k` = 1 a number each, else for each stretch of `k` values the place of
-    the lowest and of the highest in it and the mean between them (three bytes, in 256ths), the lowest, the highest.
+    `n` values; `c`: all are this one, or else `v`, base64: with `k` = 1 all of them, else of each stretch of `k` values the lowest, the
+    highest (all float32, little-endian), the places of these two in it and where between them the mean lies (all bytes, in 256ths).
     """
     count = len(values)
     if is_constant(values):
         return {"n": count, "c": _plain(values[0]) if count else None}
     if count * _CHARACTERS_PER_VALUE <= stretches * _CHARACTERS_PER_STRETCH:
-        return {"n": count, "k": 1, "v": _text(_three_bytes(values))}
+        return {"n": count, "k": 1, "v": _text(_floats(values))}
     length = math.ceil(count / stretches)
     parts = np.full((math.ceil(count / length), length), np.nan)
     parts.ravel()[:count] = values
@@ -38,12 +38,9 @@ def pack(values: np.ndarray, stretches: int) -> dict[str, Any]:
     mean = np.where(known, parts, 0.0).sum(axis=1) / np.maximum(known.sum(axis=1), 1)
     with np.errstate(invalid="ignore", divide="ignore"):
         share = np.nan_to_num((mean - low) / (high - low), nan=0.0, posinf=0.0, neginf=0.0)
-    packed = np.empty((len(parts), 9), dtype=np.uint8)
-    packed[:, 0] = low_place * _OFFSETS // max(length, _OFFSETS)
-    packed[:, 1] = high_place * _OFFSETS // max(length, _OFFSETS)
-    packed[:, 2] = np.round(share * 255)
-    packed[:, 3:6], packed[:, 6:9] = _three_bytes(low), _three_bytes(high)
-    return {"n": count, "k": length, "v": _text(packed)}
+    places = [place * _OFFSETS // max(length, _OFFSETS) for place in (low_place, high_place)]
+    content = _floats(low) + _floats(high) + b"".join(column.astype(np.uint8).tobytes() for column in (*places, np.round(share * 255)))
+    return {"n": count, "k": length, "v": _text(content)}
 
 
 def stretches_within(characters: int, series: Iterable[tuple[np.ndarray, float]]) -> float:
@@ -80,11 +77,11 @@ def knots(values: np.ndarray, most: int = 300) -> dict[str, list] | None:
     return {"i": places.tolist(), "v": [_plain(value) for value in whole[places]]}
 
 
-def _three_bytes(values: np.ndarray) -> np.ndarray:
-    """uint8 [n, 3], rounded to nearest; what is not finite is NaN."""
-    bits = np.where(np.isfinite(values), values, np.nan).astype(np.float32).view(np.uint32)
-    rounded = np.where(np.isfinite(values), (bits.astype(np.uint64) + 0x80) >> 8, 0x7FC000).astype(np.uint32)
-    return np.stack([rounded >> 16 & 255, rounded >> 8 & 255, rounded & 255], axis=1).astype(np.uint8)
+def _floats(values: np.ndarray) -> bytes:
+    """What is not finite, or too large for float32, is NaN."""
+    with np.errstate(over="ignore"):
+        short = values.astype("<f4")
+    return np.where(np.isfinite(short), short, np.float32(np.nan)).astype("<f4").tobytes()
 
 
 def _plain(value: float) -> float | int | None:
@@ -93,5 +90,5 @@ def _plain(value: float) -> float | int | None:
     return int(value) if float(value).is_integer() else float(f"{value:.7g}")
 
 
-def _text(content: np.ndarray) -> str:
-    return base64.b64encode(content.tobytes()).decode("ascii")
+def _text(content: bytes) -> str:
+    return base64.b64encode(content).decode("ascii")

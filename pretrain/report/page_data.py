@@ -2,9 +2,10 @@
 
 import json
 import time
+from dataclasses import asdict
 from typing import Any
 
-from pretrain.report.comparison import PROVENANCE, differing, groups_of, settings_of, shared, shown
+from pretrain.report.comparison import differing, groups_of, settings_of, shared, shown
 from pretrain.report.curves import Curve, curves_of, memory_parts
 from pretrain.report.packing import knots, pack, stretches_within
 from pretrain.report.run import AXES, Run, Track
@@ -20,7 +21,7 @@ def page_data(runs: list[Run], target: float | None = None, x: str = "step") -> 
     """Plain values for JSON. `target`: the validation loss to reach, else the default of each objective."""
     groups = groups_of(runs)
     place = {id(run): number for number, group in enumerate(groups) for run in group.runs}
-    kept = [column for column in columns(runs) if column.key != "objective.kind" and not column.key.startswith(PROVENANCE)]
+    kept = [column for column in columns(runs) if column.key != "objective.kind"]  # one objective is shown at a time
     curves = curves_of(runs)
     objectives = list(dict.fromkeys(run.objective for run in runs))
     data = {
@@ -77,7 +78,7 @@ def _group(verdict: Verdict) -> dict[str, Any]:
         "losses": verdict.losses,
         "mean": verdict.mean,
         "spread": verdict.spread,
-        "interval": verdict.interval,
+        "interval": asdict(verdict.difference) if verdict.difference else None,
         "baseline": verdict.baseline,
         "word": verdict.word,
     }

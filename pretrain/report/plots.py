@@ -23,8 +23,8 @@ _SECONDS_PER_HOUR = 3600.0
 
 
 def write_plots(runs: list[Run], folder: Path, suffix: str, x: str = "step") -> list[Path]:
-    """One file per curve that the page shows first, into `folder`; runs that differ in the seed alone are a mean with a band from the lowest
-    to the highest. Runs of several objectives go into files of their own. Raises UserError without matplotlib."""
+    """One file per curve that the page shows first, into `folder`; runs that differ in the seed alone are a mean with a band from the
+    lowest to the highest. Runs of several objectives go into files of their own. Raises UserError without matplotlib."""
     try:
         import matplotlib
     except ImportError as error:

@@ -102,17 +102,22 @@ def flat(config: dict[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
 
 def _track(lines: Iterable[Line]) -> Track:
     lines = list(lines)
-    names = dict.fromkeys(name for line in lines for name, value in line.items() if _is_number(value))
-    columns = {name: np.array([_number(line.get(name)) for line in lines], dtype=np.float64) for name in [*AXES, *names]}
-    return Track({name: columns[name] for name in AXES}, {name: columns[name] for name in names if name not in _NOT_CURVES})
+    names = dict.fromkeys(name for line in lines for name in line)
+    found = {name: column for name in names if (column := _column([line.get(name) for line in lines])) is not None}
+    nothing = np.full(len(lines), np.nan)
+    return Track(
+        {name: found.get(name, nothing) for name in AXES}, {name: column for name, column in found.items() if name not in _NOT_CURVES}
+    )
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def _number(value: Any) -> float:
-    return float(value) if _is_number(value) else np.nan
+def _column(values: list[Any]) -> np.ndarray | None:
+    """float64 [lines]; None where none of the values is a number."""
+    kinds = set(map(type, values))
+    if not kinds & {int, float}:
+        return None
+    if kinds <= {int, float, type(None)}:
+        return np.array(values, dtype=np.float64)
+    return np.array([value if type(value) in (int, float) else np.nan for value in values], dtype=np.float64)
 
 
 def _known(values: np.ndarray | None, reduce: Any) -> float | None:

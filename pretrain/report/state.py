@@ -13,7 +13,7 @@ _QUIET_GAPS = 3.0
 
 
 def state_of(lines: list[Line], written: Path, lock: Path | None = None, closed: bool = False) -> str:
-    """`lines` are those that stand in `written`; `lock` is held by the process that trains; `closed`: the file says that its writer ended."""
+    """`lines` are those that stand in `written`; the process that trains holds `lock`; `closed`: the file says that its writer ended."""
     telling = next((line for line in reversed(lines) if line["kind"] != "checkpoint"), {"kind": "nothing"})
     if telling["kind"] == "end":
         return DIVERGED if telling.get("diverged") else FINISHED

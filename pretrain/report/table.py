@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from pretrain.report.comparison import PROVENANCE, SEED, differing, groups_of, settings_of, shared, shown
+from pretrain.report.comparison import SEED, differing, distinguishing, groups_of, settings_of, shared, shown
 from pretrain.report.run import Run
 from pretrain.report.scores import ACCURACY, LOSS, PERPLEXITY, default_target, first_reach
 from pretrain.report.verdict import verdicts
@@ -32,15 +32,17 @@ class Column:
         return value, "-" if value is None else self.text(value)
 
 
-def columns(runs: list[Run]) -> list[Column]:
-    """Those that say something of at least one of the runs, whatever differs between them besides the usual settings included."""
+def columns(runs: list[Run], every_setting: bool = False) -> list[Column]:
+    """Those that say something of at least one of the runs: the usual ones, and settings that are needed to tell the runs apart, or, with
+    `every_setting`, all that differ."""
     known = [column.key for column in _SETTINGS]
+    names = differing(runs) if every_setting else distinguishing(runs)
     extra = [
         Column(name, _short(name), lambda run, name=name: settings_of(run).get(name), shown, told=name, is_setting=True)
-        for name in differing(runs)
+        for name in names
         if name not in known
     ]
-    found = [_NAME, _STATE, *_SETTINGS, *_RESULTS, *extra]
+    found = [_NAME, _STATE, *_SETTINGS, *extra, *_RESULTS]
     return [column for column in found if any(column.value(run) is not None for run in runs)]
 
 
@@ -93,7 +95,7 @@ def as_csv(runs: list[Run], target: float | None = None) -> str:
     """Every column, plain values: bytes, seconds, full precision."""
     output = io.StringIO()
     writer = csv.writer(output, lineterminator="\n")
-    kept = [*columns(runs), *reach_columns(runs, target)]
+    kept = [*columns(runs, every_setting=True), *reach_columns(runs, target)]
     writer.writerow(column.key for column in kept)
     writer.writerows(["" if (value := column.value(run)) is None else value for column in kept] for run in runs)
     return output.getvalue().rstrip("\n")
@@ -103,13 +105,14 @@ def _compact(runs: list[Run], target: float | None) -> tuple[list[Column], list[
     """The columns worth their width, and what has to be said besides."""
     every = columns(runs)
     same = shared(runs, [column.key for column in every if column.is_setting]) if len(runs) > 1 else {}
-    provenance = [column for column in every if column.is_setting and column.key.startswith(PROVENANCE)]
-    kept = [column for column in every if column.key not in same and column not in provenance]
+    kept = [column for column in every if column.key not in same]
+    shown_keys = [column.key for column in kept]
+    others = [name for name in differing(runs) if name not in shown_keys]
     notes = []
     if same:
         notes.append("the same in all: " + ", ".join(f"{_short(name)} {shown(value)}" for name, value in same.items()))
-    if provenance:
-        notes.append("also different: " + ", ".join(column.key for column in provenance))
+    if others:
+        notes.append("also different: " + ", ".join(map(_short, others)))
     notes += [verdict.sentence for verdict in verdicts(groups_of(runs))]
     return [*kept, *reach_columns(runs, target)], notes
 

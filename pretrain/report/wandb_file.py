@@ -26,8 +26,6 @@ class WandbFile:
 
     def __init__(self, path: Path) -> None:
         """Raises UserError where it is no such file."""
-        from wandb.proto import wandb_internal_pb2 as messages
-
         self.lines: list[Line] = []
         """As in metrics.jsonl, superseded ones included; without what is no number."""
         self.config: dict[str, Any] = {}
@@ -35,8 +33,12 @@ class WandbFile:
         self.run_id, self.name = "", ""
         self.closed = False
         """Its writer has come to its end, whatever became of the run."""
-        for content in _records(path):
-            record = messages.Record.FromString(content)
+        content = path.read_bytes()
+        if not content.startswith(_MAGIC):
+            raise UserError(f"{path} is no offline file of Weights & Biases; give a run's folder, or a run-ID.wandb from its wandb/ folder")
+        from wandb.proto import wandb_internal_pb2 as messages
+
+        for record in map(messages.Record.FromString, _records(content)):
             kind = record.WhichOneof("record_type")
             if kind == "run":
                 self.run_id, self.name = record.run.run_id, record.run.display_name
@@ -65,10 +67,7 @@ def _lines_of(items: dict[str, Any]) -> list[Line]:
     return list(lines.values())
 
 
-def _records(path: Path) -> Iterator[bytes]:
-    content = path.read_bytes()
-    if not content.startswith(_MAGIC):
-        raise UserError(f"{path} is no offline file of Weights & Biases; give a run's folder, or a run-ID.wandb from its wandb/ folder")
+def _records(content: bytes) -> Iterator[bytes]:
     place, pieces = _FILE_HEADER_BYTES, b""
     while place + _PIECE.size <= len(content):
         left_in_block = _BLOCK_BYTES - place % _BLOCK_BYTES

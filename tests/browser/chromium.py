@@ -3,6 +3,7 @@
 import base64
 import json
 import os
+import select
 import shutil
 import subprocess
 from collections import deque
@@ -54,8 +55,8 @@ class Chromium:
         self._session = None
         try:
             self.call("Browser.close")
-        except (EOFError, BrokenPipeError):
-            pass
+        except (EOFError, BrokenPipeError, TimeoutError):
+            self._process.kill()
         self._process.wait(_SECONDS)
         os.close(self._write_end)
         os.close(self._read_end)
@@ -87,6 +88,8 @@ class Chromium:
 
     def _read(self) -> dict[str, Any]:
         while b"\0" not in self._buffer:
+            if not select.select([self._read_end], [], [], _SECONDS)[0]:
+                raise TimeoutError("the browser does not answer")
             more = os.read(self._read_end, 1 << 20)
             if not more:
                 raise EOFError("the browser ended")
@@ -118,7 +121,8 @@ class Chromium:
         """Left, top, width and height of the first element that fits, scrolled into view."""
         found = self.run(
             f"(() => {{ const e = document.querySelector({json.dumps(selector)}); if (!e) return null;"
-            " e.scrollIntoView({block: 'center', inline: 'center'}); const b = e.getBoundingClientRect(); return [b.left, b.top, b.width, b.height]; })()"
+            " e.scrollIntoView({block: 'center', inline: 'center'}); const b = e.getBoundingClientRect();"
+            " return [b.left, b.top, b.width, b.height]; })()"
         )
         assert found, f"nothing fits {selector}"
         return tuple(found)

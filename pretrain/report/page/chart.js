@@ -18,7 +18,7 @@ function ticks(low, high, count, log) {
   }
   const raw = (high - low) / count, power = Math.pow(10, Math.floor(Math.log10(raw)));
   const step = [1, 2, 2.5, 5, 10].map((multiple) => multiple * power).find((size) => size >= raw) || power * 10;
-  for (let value = Math.ceil(low / step) * step; value <= high + step * 1e-9; value += step) found.push(Number(value.toPrecision(12)));
+  for (let place = Math.ceil(low / step); found.length <= 2 * count && place * step <= high + step * 1e-9; place++) found.push(Number((place * step).toPrecision(12)));
   return found;
 }
 
@@ -108,7 +108,7 @@ class Chart {
         const at = line.x[firstFrom(line.x, Number.MIN_VALUE)];
         if (at > 0 && at < low) low = at;
       }
-    } else if (!zoom && low > 0 && low < 0.1 * high) low = 0;
+    } else if (!zoom && low > 0 && low < 0.5 * high) low = 0;
     if (zoom) [low, high] = zoom;
     if (logX && !(low > 0)) low = high > 0 ? high * 1e-3 : NaN;
     if (!(high > low)) [low, high] = logX ? [low / 1.5, high * 1.5] : [low - 0.5, high + 0.5];
@@ -142,7 +142,7 @@ class Chart {
       bottom = all[Math.floor(0.02 * (all.length - 1))];
       top = all[Math.ceil(0.98 * (all.length - 1))];
     }
-    if (bottom === top) return log ? [bottom / 1.5, top * 1.5] : [bottom - Math.abs(bottom || 1) * 0.1, top + Math.abs(top || 1) * 0.1];
+    if (top - bottom <= 1e-6 * Math.max(Math.abs(top), Math.abs(bottom))) return log ? [bottom / 1.5, top * 1.5] : [bottom - Math.abs(bottom || 1) * 0.1, top + Math.abs(top || 1) * 0.1];
     if (log) { const margin = Math.pow(top / bottom, 0.05); return [bottom / margin, top * margin]; }
     const margin = 0.05 * (top - bottom);
     return [bottom >= 0 && bottom - margin < 0 ? 0 : bottom - margin, top + margin];

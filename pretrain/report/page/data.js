@@ -2,16 +2,10 @@
 // From packed curves (pretrain/report/packing.py) to points.
 
 function bytesOf(text) {
+  if (Uint8Array.fromBase64) return Uint8Array.fromBase64(text);
   const raw = atob(text), bytes = new Uint8Array(raw.length);
   for (let i = 0; i < raw.length; i++) bytes[i] = raw.charCodeAt(i);
   return bytes;
-}
-
-const oneFloat = new DataView(new ArrayBuffer(4));
-
-function threeByteFloat(bytes, at) {
-  oneFloat.setUint32(0, (bytes[at] << 24) | (bytes[at + 1] << 16) | (bytes[at + 2] << 8));
-  return oneFloat.getFloat32(0);
 }
 
 // {at, value}: the points to draw, thinned ones by their extremes, and {meanAt, mean, length}: what smoothing and seeds are taken over.
@@ -20,29 +14,30 @@ function unpack(packed) {
   if ("c" in packed) {
     const known = packed.c !== null && packed.n > 0, ends = packed.n > 1 ? [0, packed.n - 1] : [0];
     const at = known ? ends : [], value = at.map(() => packed.c);
-    return { at, value, meanAt: at, mean: value, length: 1, exact: true };
+    return { at, value, meanAt: at, mean: value, length: 1 };
   }
   const bytes = bytesOf(packed.v), at = [], value = [];
   if (packed.k === 1) {
-    for (let i = 0; i < packed.n; i++) {
-      const found = threeByteFloat(bytes, 3 * i);
-      if (Number.isFinite(found)) { at.push(i); value.push(found); }
-    }
-    return { at, value, meanAt: at, mean: value, length: 1, exact: true };
+    const values = new Float32Array(bytes.buffer);
+    for (let i = 0; i < packed.n; i++)
+      if (Number.isFinite(values[i])) { at.push(i); value.push(values[i]); }
+    return { at, value, meanAt: at, mean: value, length: 1 };
   }
-  const meanAt = [], mean = [], scale = Math.max(packed.k, 256) / 256;
-  for (let i = 0; 9 * i < bytes.length; i++) {
-    const low = threeByteFloat(bytes, 9 * i + 3), high = threeByteFloat(bytes, 9 * i + 6);
+  const stretches = bytes.length / 11, meanAt = [], mean = [], scale = Math.max(packed.k, 256) / 256;
+  const [lows, highs] = [0, 1].map((place) => new Float32Array(bytes.buffer, 4 * stretches * place, stretches));
+  const [lowPlaces, highPlaces, shares] = [8, 9, 10].map((place) => bytes.subarray(stretches * place, stretches * (place + 1)));
+  for (let i = 0; i < stretches; i++) {
+    const low = lows[i], high = highs[i];
     if (!Number.isFinite(low)) continue;
     const begin = packed.k * i, end = Math.min(begin + packed.k, packed.n) - 1;
-    const lowAt = Math.min(end, begin + Math.floor(bytes[9 * i] * scale)), highAt = Math.min(end, begin + Math.floor(bytes[9 * i + 1] * scale));
+    const lowAt = Math.min(end, begin + Math.floor(lowPlaces[i] * scale)), highAt = Math.min(end, begin + Math.floor(highPlaces[i] * scale));
     if (lowAt <= highAt) { at.push(lowAt); value.push(low); }
     if (lowAt !== highAt) { at.push(highAt); value.push(high); }
     if (lowAt > highAt) { at.push(lowAt); value.push(low); }
     meanAt.push((begin + end) / 2);
-    mean.push(low + (bytes[9 * i + 2] / 255) * (high - low));
+    mean.push(low + (shares[i] / 255) * (high - low));
   }
-  return { at, value, meanAt, mean, length: packed.k, exact: false };
+  return { at, value, meanAt, mean, length: packed.k };
 }
 
 // Where on an axis the lines `at` lie: linear between its knots.

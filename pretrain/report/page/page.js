@@ -162,7 +162,7 @@ function verdictTable() {
   const mean = (values) => (values.length ? values.reduce((a, b) => a + b) / values.length : null);
   const of = (group, key) => group.runs.map((run) => cellOf(run, key)).filter((cell) => cell && typeof cell[0] === "number").map((cell) => cell[0]);
   const fallback = (value, text) => (value === null ? "-" : text(value));
-  const titles = ["setting", "seeds", "validation loss", "difference", "verdict", "steps to target", "hours to target", "tokens/s", "peak mem", "opt mem"];
+  const titles = ["setting", "seeds", "validation loss", "difference [95 %]", "verdict", "steps to target", "hours to target", "tokens/s", "peak mem", "opt mem"];
   const rows = groups.map((group) => {
     const reached = group.runs.map(reachOf).filter(Boolean), all = reached.length === group.runs.length ? "" : reached.length ? ` (${reached.length} of ${group.runs.length})` : "";
     const word = { better: "\u2193 better", worse: "\u2191 worse", "no difference shown": "= no difference shown" }[group.word] || group.word;
@@ -172,7 +172,7 @@ function verdictTable() {
         element("th", { scope: "row" }, element("span", { class: "named" }, swatch(group.runs[0].style), group.label)),
         String(group.runs.length),
         group.mean === null ? "-" : group.mean.toFixed(4) + (group.spread === null ? "" : ` \u00b1 ${significant(group.spread, 2)}`),
-        group.interval || "-",
+        group.interval ? significantly(group.interval) : "-",
         element("td", { class: `left ${group.word}` }, word),
         fallback(mean(reached.map((found) => found.step)), (value) => Math.round(value).toLocaleString("en-US") + all),
         fallback(mean(reached.map((found) => found.hours)), (value) => hours(value) + all),
@@ -188,7 +188,12 @@ function verdictTable() {
     element("tbody", {}, ...rows.map((row) => element("tr", {}, ...row.cells.map((cell) => (cell instanceof Node ? cell : element("td", {}, cell)))))));
   const baseline = groups.find((group) => group.baseline);
   const about = target.value === null || target.value === undefined ? "" : ` Target: ${target.about.title} ${target.about.lower ? "at most" : "at least"} ${significant(target.value, 6)}; the first evaluation there, nothing interpolated.`;
-  byId("verdict-note").textContent = baseline ? `Final validation loss of finished runs against ${baseline.baseline}: mean \u00b1 standard deviation over seeds, difference with Welch's 95 % interval. With one seed nothing says whether a difference is real: run several (run.seed=1, 2, ...).${about}` : about.trim();
+  byId("verdict-note").textContent = baseline ? `Final validation loss of finished runs against ${baseline.baseline}: mean \u00b1 standard deviation over seeds, difference with Welch's 95 % interval, where both have several seeds. With one seed nothing says whether a difference is real: run several (run.seed=1, 2, ...).${about}` : about.trim();
+}
+
+function significantly({ mean, low, high }) {
+  const signed = (value) => (value < 0 ? "\u2212" : "+") + Math.abs(value).toFixed(4);
+  return signed(mean) + (low === null ? "" : ` [${signed(low)}, ${signed(high)}]`);
 }
 
 function reachCells(run) {
@@ -467,25 +472,27 @@ function listen() {
 
 const EVERY_MILLISECONDS = 3000;
 
-function watch() {
+let version = null;
+
+// Newer data, where there are any.
+async function ask() {
   const told = byId("live");
-  let version = null;
   told.hidden = false;
-  told.textContent = "live";
-  const ask = async () => {
-    try {
-      const answer = await fetch("data.json", { cache: "no-store", headers: version ? { "If-None-Match": version } : {} });
-      if (answer.status === 200) {
-        version = answer.headers.get("ETag");
-        load(await answer.json());
-      }
-      told.textContent = answer.ok || answer.status === 304 ? `live \u00b7 ${data.made}` : "the server cannot read the runs now";
-    } catch {
-      told.textContent = "the server is gone; these are the last data";
+  try {
+    const answer = await fetch("data.json", { cache: "no-store", headers: version ? { "If-None-Match": version } : {} });
+    if (answer.status === 200) {
+      version = answer.headers.get("ETag");
+      load(await answer.json());
     }
-    setTimeout(ask, EVERY_MILLISECONDS);
-  };
-  setTimeout(ask, EVERY_MILLISECONDS);
+    told.textContent = answer.ok || answer.status === 304 ? `live \u00b7 ${data.made}` : "the server cannot read the runs now";
+  } catch {
+    told.textContent = "the server is gone; these are the last data";
+  }
+}
+
+async function watch() {
+  await ask();
+  setTimeout(watch, EVERY_MILLISECONDS);
 }
 
 listen();
