@@ -36,7 +36,8 @@ def columns(runs: list[Run], every_setting: bool = False) -> list[Column]:
     """Those that say something of at least one of the runs: the usual ones, and settings that are needed to tell the runs apart, or, with
     `every_setting`, all that differ."""
     known = [column.key for column in _SETTINGS]
-    names = differing(runs) if every_setting else distinguishing(runs)
+    alike = [[run for run in runs if run.objective == objective] for objective in dict.fromkeys(run.objective for run in runs)]
+    names = differing(runs) if every_setting else dict.fromkeys(name for some in alike for name in distinguishing(some))
     extra = [
         Column(name, _short(name), lambda run, name=name: settings_of(run).get(name), shown, told=name, is_setting=True)
         for name in names

@@ -64,6 +64,12 @@ class Chart {
     this.draw();
   }
 
+  highlight(key) {
+    if (!this.options) return;
+    this.options.highlighted = key;
+    this.draw();
+  }
+
   draw() {
     if (!this.options) return;
     const width = this.plot.clientWidth, height = this.plot.clientHeight;
@@ -76,10 +82,11 @@ class Chart {
     this.#drawAxes();
     if (this.scales) this.#drawLines();
     this.#drawCursor();
+    if (this.options.printing) this.context.getImageData(0, 0, 1, 1); // or what is drawn now is missing on paper
   }
 
   #prepared(canvas) {
-    const ratio = (window.devicePixelRatio || 1) * (this.options.sharp || 1), context = canvas.getContext("2d");
+    const ratio = (window.devicePixelRatio || 1) * (this.options.printing ? 2 : 1), context = canvas.getContext("2d");
     canvas.width = Math.round(this.width * ratio);
     canvas.height = Math.round(this.height * ratio);
     context.setTransform(ratio, 0, 0, ratio, 0, 0);
@@ -170,13 +177,14 @@ class Chart {
       context.textAlign = "right";
       context.textBaseline = "middle";
       const yTicks = ticks(y.low / yUnit.factor, y.high / yUnit.factor, 5, y.log), small = Math.abs(y.high / yUnit.factor) < 1e4;
+      const decimals = y.log || !small ? null : Math.max(...yTicks.map((tick) => (String(tick).split(".")[1] || "").length));
       for (const tick of yTicks) {
         const at = Math.round(this.#pixel(y, tick * yUnit.factor)) + 0.5;
         context.beginPath();
         context.moveTo(MARGIN.left, at);
         context.lineTo(right, at);
         context.stroke();
-        context.fillText(small ? significant(tick, 5) : compact(tick), MARGIN.left - 7, at);
+        context.fillText(decimals !== null && decimals < 6 ? tick.toFixed(decimals) : small ? significant(tick, 5) : compact(tick), MARGIN.left - 7, at);
       }
       context.textAlign = "center";
       context.textBaseline = "top";
@@ -256,10 +264,15 @@ class Chart {
       context.moveTo(x.begin, at);
       context.lineTo(x.end, at);
       context.stroke();
-      context.fillStyle = colours.text;
       context.textAlign = "right";
       context.textBaseline = "bottom";
-      context.fillText(`target ${reading(target, this.curve.unit)}`, x.end - 4, at - 3);
+      const text = `target ${significant(target, 6)}`, wide = context.measureText(text).width;
+      context.fillStyle = colours.card;
+      context.globalAlpha = 0.85;
+      context.fillRect(x.end - 7 - wide, at - 18, wide + 6, 16);
+      context.globalAlpha = 1;
+      context.fillStyle = colours.text;
+      context.fillText(text, x.end - 4, at - 3);
     }
     context.restore();
   }
@@ -295,10 +308,11 @@ class Chart {
 
   #fillBand(line) {
     const context = this.context, { x, y } = this.scales, bounded = (value) => (y.log ? Math.max(value, y.low * 1e-3) : value);
-    const places = line.x.map((_, i) => i).filter((i) => !x.log || line.x[i] > 0);
+    const begin = Math.max(firstFrom(line.x, x.log ? Math.max(x.low, Number.MIN_VALUE) : x.low) - 1, 0), end = Math.min(firstFrom(line.x, x.high) + 1, line.x.length);
+    const first = x.log && line.x[begin] <= 0 ? begin + 1 : begin;
     context.beginPath();
-    for (const i of places) context.lineTo(this.#pixel(x, line.x[i]), this.#pixel(y, bounded(line.low[i])));
-    for (const i of places.reverse()) context.lineTo(this.#pixel(x, line.x[i]), this.#pixel(y, bounded(line.high[i])));
+    for (let i = first; i < end; i++) context.lineTo(this.#pixel(x, line.x[i]), this.#pixel(y, bounded(line.low[i])));
+    for (let i = end - 1; i >= first; i--) context.lineTo(this.#pixel(x, line.x[i]), this.#pixel(y, bounded(line.high[i])));
     context.fill();
   }
 

@@ -75,24 +75,33 @@ function firstFrom(x, wanted) {
   return low;
 }
 
-function interpolate(x, y, wanted) {
-  const after = Math.min(firstFrom(x, wanted), x.length - 1), before = Math.max(after - 1, 0), width = x[after] - x[before];
-  return width > 0 && wanted < x[after] ? y[before] + ((wanted - x[before]) / width) * (y[after] - y[before]) : y[after];
-}
-
 // Mean, lowest and highest of several curves, where all of them have values: at the points of the one with the fewest.
 function meanAndBand(curves) {
   const filled = curves.filter((curve) => curve.x.length);
   if (filled.length < 2) return filled[0] ? { x: filled[0].x, y: filled[0].y, low: null, high: null } : null;
-  const begin = Math.max(...filled.map((curve) => curve.x[0])), end = Math.min(...filled.map((curve) => curve.x[curve.x.length - 1]));
-  const fewest = filled.reduce((a, b) => (a.x.length <= b.x.length ? a : b));
-  const x = Array.from(fewest.x).filter((at) => at >= begin && at <= end);
-  const y = [], low = [], high = [];
-  for (const at of x) {
-    const values = filled.map((curve) => interpolate(curve.x, curve.y, at));
-    y.push(values.reduce((a, b) => a + b) / values.length);
-    low.push(Math.min(...values));
-    high.push(Math.max(...values));
+  let begin = -Infinity, end = Infinity, fewest = filled[0];
+  for (const curve of filled) {
+    begin = Math.max(begin, curve.x[0]);
+    end = Math.min(end, curve.x[curve.x.length - 1]);
+    if (curve.x.length < fewest.x.length) fewest = curve;
+  }
+  const x = [], y = [], low = [], high = [], behind = filled.map(() => 0);
+  for (let i = firstFrom(fewest.x, begin); i < fewest.x.length && fewest.x[i] <= end; i++) {
+    const at = fewest.x[i];
+    let sum = 0, lowest = Infinity, highest = -Infinity;
+    for (let c = 0; c < filled.length; c++) {
+      const { x: xs, y: ys } = filled[c];
+      while (behind[c] < xs.length - 1 && xs[behind[c]] < at) behind[c]++;
+      const after = behind[c], before = after > 0 ? after - 1 : 0, width = xs[after] - xs[before];
+      const value = width > 0 && at < xs[after] ? ys[before] + ((at - xs[before]) / width) * (ys[after] - ys[before]) : ys[after];
+      sum += value;
+      if (value < lowest) lowest = value;
+      if (value > highest) highest = value;
+    }
+    x.push(at);
+    y.push(sum / filled.length);
+    low.push(lowest);
+    high.push(highest);
   }
   return { x, y, low, high };
 }

@@ -3,8 +3,8 @@
 
 const byId = (id) => document.getElementById(id);
 const TARGET_COLUMNS = [
-  { key: "steps_to_target", title: "steps to target", told: "first evaluation at the target or better" },
-  { key: "hours_to_target", title: "hours to target", told: "wall time of that evaluation" },
+  { key: "steps_to_target", title: "steps to\u00a0target", told: "first evaluation at the target or better" },
+  { key: "hours_to_target", title: "hours to\u00a0target", told: "wall time of that evaluation" },
 ];
 const SIGNS = { finished: "\u2713", running: "\u25b8", diverged: "\u2715", stopped: "\u25a0", killed: "!" };
 const BEST = { loss: -1, mlm_accuracy: 1, perplexity: -1, steps_to_target: -1, hours_to_target: -1, tokens_per_second: 1, mfu: 1, memory_peak_bytes: -1, memory_optimizer_bytes: -1 };
@@ -104,11 +104,19 @@ function scoresAndTables() {
   runsTable();
 }
 
+// Of a setting that all runs compared have alike; null where they do not.
+function commonValue(name) {
+  if (name in data.shared) return data.shared[name];
+  const differs = data.differing.find((setting) => setting.name === name);
+  const values = new Set(differs ? differs.values.filter((_, place) => runs[place].objective === chosen.objective) : []);
+  return values.size === 1 ? [...values][0] : null;
+}
+
 function head() {
   const here = compared(), states = {};
   for (const run of here) states[run.state] = (states[run.state] || 0) + 1;
-  const names = ["model.name", "objective.kind", "train.num_steps", "train.global_batch_size", "data.max_seq_length", "train.precision"];
-  const common = names.filter((name) => name in data.shared).map((name) => ({ "train.num_steps": `${data.shared[name]} steps`, "train.global_batch_size": `batch ${data.shared[name]}`, "data.max_seq_length": `length ${data.shared[name]}` })[name] || data.shared[name]);
+  const words = { "model.name": "", "objective.kind": "", "train.num_steps": " steps", "train.global_batch_size": " per batch", "data.max_seq_length": " tokens long", "train.precision": "" };
+  const common = Object.entries(words).map(([name, unit]) => [commonValue(name), unit]).filter(([value]) => value !== null).map(([value, unit]) => value + unit);
   byId("title").textContent = runs.length === 1 ? runs[0].name : `${here.length} runs compared`;
   const others = runs.length - here.length;
   byId("about").textContent = [common.join(", "), Object.entries(states).map(([state, count]) => `${count} ${state}`).join(", "), others ? `${others} of another objective, whose scores cannot be compared` : "", data.made].filter(Boolean).join(" \u00b7 ");
@@ -125,7 +133,7 @@ function controls() {
   byId("smoothing-value").textContent = chosen.smoothing.toFixed(2).replace(/^0\.00$/, "0");
   const factor = chosen.axis === "wall_seconds" ? 3600 : 1;
   for (const [place, id] of ["from", "to"].entries())
-    if (document.activeElement !== byId(id)) byId(id).value = chosen.zoom ? Number((chosen.zoom[place] / factor).toPrecision(6)) : "";
+    if (document.activeElement !== byId(id)) byId(id).value = chosen.zoom ? Number((chosen.zoom[place] / factor).toPrecision(4)) : "";
   const target = targetOf();
   byId("score").replaceChildren(...scoresHere().map((score) => element("option", { value: score.name, selected: score.name === target.score }, `${score.title} ${score.lower ? "\u2264" : "\u2265"}`)));
   if (document.activeElement !== byId("target")) byId("target").value = target.value === null || target.value === undefined ? "" : target.value;
@@ -162,7 +170,7 @@ function verdictTable() {
   const mean = (values) => (values.length ? values.reduce((a, b) => a + b) / values.length : null);
   const of = (group, key) => group.runs.map((run) => cellOf(run, key)).filter((cell) => cell && typeof cell[0] === "number").map((cell) => cell[0]);
   const fallback = (value, text) => (value === null ? "-" : text(value));
-  const titles = ["setting", "seeds", "validation loss", "difference [95 %]", "verdict", "steps to target", "hours to target", "tokens/s", "peak mem", "opt mem"];
+  const titles = ["setting", "seeds", "validation loss", "difference [95 %]", "verdict", "steps to\u00a0target", "hours to\u00a0target", "tokens/s", "peak mem", "opt mem"];
   const rows = groups.map((group) => {
     const reached = group.runs.map(reachOf).filter(Boolean), all = reached.length === group.runs.length ? "" : reached.length ? ` (${reached.length} of ${group.runs.length})` : "";
     const word = { better: "\u2193 better", worse: "\u2191 worse", "no difference shown": "= no difference shown" }[group.word] || group.word;
@@ -308,7 +316,7 @@ function shownChanged() {
 function highlight(key) {
   if (chosen.highlighted === key) return;
   chosen.highlighted = key;
-  drawCharts();
+  for (const chart of charts.values()) if (!chart.stale) chart.highlight(key);
 }
 
 function linesOf(key) {
@@ -370,7 +378,7 @@ function drawIfStale(chart) {
   chart.stale = false;
   const target = targetOf();
   chart.show(linesOf(chart.curve.key), {
-    axis: chosen.axis, logX: chosen.logX, logY: chosen.logY, zoom: chosen.zoom, outliers: chosen.outliers, highlighted: chosen.highlighted, colours: colours(), sharp: chosen.printing ? 2 : 1,
+    axis: chosen.axis, logX: chosen.logX, logY: chosen.logY, zoom: chosen.zoom, outliers: chosen.outliers, highlighted: chosen.highlighted, colours: colours(), printing: Boolean(chosen.printing),
     target: chart.curve.key === `eval/${target.score}` && Number.isFinite(target.value) ? target.value : null,
   });
 }
@@ -400,15 +408,26 @@ function memory() {
     ]));
 }
 
+const brief = (name, value) => (/fingerprint|commit/.test(name) ? value.slice(0, 12) : value);
+
 function settings() {
   const names = (some) => (some.length > 6 ? `${some.slice(0, 5).join(", ")} and ${some.length - 5} more` : some.join(", "));
-  const rows = data.differing.map((setting) => {
+  const same = { ...data.shared }, rows = [];
+  for (const setting of data.differing) {
     const values = new Map();
-    setting.values.forEach((value, place) => { if (value !== null) values.set(value, [...(values.get(value) || []), runs[place].name]); });
-    return element("tr", {}, element("th", { scope: "row" }, setting.name), element("td", {}, ...[...values].map(([value, having]) => element("div", {}, element("b", {}, value), `  ${names(having)}`))));
-  });
+    setting.values.forEach((value, place) => {
+      if (value !== null && runs[place].objective === chosen.objective) values.set(value, [...(values.get(value) || []), runs[place].name]);
+    });
+    if (values.size < 2) {
+      for (const [value, having] of values) if (having.length === compared().length) same[setting.name] = value;
+      continue;
+    }
+    const all = [...values].map(([value, having]) => element("div", {}, element("b", {}, brief(setting.name, value)), `  ${names(having)}`));
+    rows.push(element("tr", {}, element("th", { scope: "row" }, setting.name), element("td", {}, ...all)));
+  }
   byId("differing").replaceChildren(element("tbody", {}, ...(rows.length ? rows : [element("tr", {}, element("td", {}, "Nothing that is known of the runs."))])));
-  byId("shared").replaceChildren(...Object.entries(data.shared).map(([name, value]) => element("div", {}, element("dt", {}, name), element("dd", {}, value))));
+  const list = Object.entries(same).sort(([a], [b]) => a.localeCompare(b));
+  byId("shared").replaceChildren(...list.map(([name, value]) => element("div", {}, element("dt", {}, name), element("dd", {}, brief(name, value)))));
 }
 
 // Theme, print, watching -----------------------------------------------------------------------------------------------------------
