@@ -1,5 +1,6 @@
 """What differs between runs, and which of them are one experiment with several seeds."""
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -52,6 +53,12 @@ def shared(runs: list[Run], names: Iterable[str]) -> dict[str, Any]:
     all_settings = [settings_of(run) for run in runs]
     found = {name: {str(settings.get(name)) for settings in all_settings} for name in names}
     return {name: all_settings[0][name] for name, values in found.items() if len(values) == 1 and all_settings[0].get(name) is not None}
+
+
+def of_mixed_data(runs: list[Run]) -> list[str]:
+    """The objectives whose runs saw different prepared data: other validation text or another vocabulary, so other scales of loss."""
+    seen = {(run.objective, run.made_with["data_fingerprint"]) for run in runs if "data_fingerprint" in run.made_with}
+    return [name for name, times in Counter(objective for objective, _ in seen).items() if times > 1]
 
 
 @dataclass(frozen=True)

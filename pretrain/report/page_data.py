@@ -5,11 +5,11 @@ import time
 from dataclasses import asdict
 from typing import Any
 
-from pretrain.report.comparison import differing, groups_of, settings_of, shared, shown
+from pretrain.report.comparison import differing, groups_of, of_mixed_data, settings_of, shared, shown
 from pretrain.report.curves import Curve, curves_of, memory_parts
 from pretrain.report.packing import knots, pack, stretches_within
 from pretrain.report.run import AXES, Run, Track
-from pretrain.report.scores import SCORES, default_target
+from pretrain.report.scores import SCORES, targets
 from pretrain.report.table import Column, columns
 from pretrain.report.verdict import Verdict, verdicts
 
@@ -23,17 +23,14 @@ def page_data(runs: list[Run], target: float | None = None, x: str = "step") -> 
     place = {id(run): number for number, group in enumerate(groups) for run in group.runs}
     kept = [column for column in columns(runs) if column.key != "objective.kind"]  # one objective is shown at a time
     curves = curves_of(runs)
-    objectives = list(dict.fromkeys(run.objective for run in runs))
     data = {
         "made": time.strftime("%Y-%m-%d %H:%M"),
         "x": x,
         "columns": [{"key": column.key, "title": column.title, "told": column.told, "setting": column.is_setting} for column in kept],
         "curves": [_about(curve) for curve in curves],
         "scores": [{"name": score.name, "title": score.title, "lower": score.lower_is_better} for score in SCORES],
-        "targets": {
-            objective: target if target is not None else default_target(run for run in runs if run.objective == objective)
-            for objective in objectives
-        },
+        "targets": targets(runs, target),
+        "mixed": of_mixed_data(runs),
         "groups": [_group(verdict) for verdict in verdicts(groups)],
         "differing": _differing(runs),
         "shared": {name: shown(value) for name, value in shared(runs, _all_settings(runs)).items()},

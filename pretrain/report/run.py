@@ -17,7 +17,7 @@ FINISHED, RUNNING, DIVERGED, STOPPED, KILLED = "finished", "running", "diverged"
 """The states: at its end; going on; given up after skipped steps; stopped on request; ended without a word."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Track:
     """The lines of one kind as columns of equal length, in the order of the run."""
 
@@ -40,7 +40,7 @@ class Track:
         return _known(self.metrics.get(metric), np.max)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Run:
     """One run, from wherever it was read."""
 

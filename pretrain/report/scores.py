@@ -44,6 +44,15 @@ def first_reach(run: Run, score: Score, target: float) -> Reached | None:
     return Reached(int(axes["step"][place]), float(axes["wall_seconds"][place]) / 3600)
 
 
+def targets(runs: list[Run], given: float | None = None) -> dict[str, float | None]:
+    """The validation loss to reach, for each objective: the given one, else the default."""
+    objectives = dict.fromkeys(run.objective for run in runs)
+    return {
+        objective: given if given is not None else default_target(run for run in runs if run.objective == objective)
+        for objective in objectives
+    }
+
+
 def default_target(runs: Iterable[Run]) -> float | None:
     """The validation loss to reach: the lowest final one of AdamW, else the median of the final ones; rounded up to four decimals."""
     finals = [(run, loss) for run in runs if (loss := run.evals.last(LOSS.name)) is not None]

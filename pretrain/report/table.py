@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from pretrain.report.comparison import SEED, differing, distinguishing, groups_of, settings_of, shared, shown
-from pretrain.report.run import Run
-from pretrain.report.scores import ACCURACY, LOSS, PERPLEXITY, default_target, first_reach
+from pretrain.report.comparison import SEED, differing, distinguishing, groups_of, of_mixed_data, settings_of, shared, shown
+from pretrain.report.run import FINISHED, Run
+from pretrain.report.scores import ACCURACY, LOSS, PERPLEXITY, first_reach, targets
 from pretrain.report.verdict import verdicts
 
 
@@ -27,6 +27,11 @@ class Column:
     """What it is, where the title does not say it all."""
     is_setting: bool = False
 
+    @property
+    def is_left(self) -> bool:
+        """Words stand to the left, numbers to the right."""
+        return self.is_setting or self.key in ("run", "state")
+
     def cell(self, run: Run) -> tuple[Any, str]:
         value = self.value(run)
         return value, "-" if value is None else self.text(value)
@@ -43,50 +48,42 @@ def columns(runs: list[Run], every_setting: bool = False) -> list[Column]:
         for name in names
         if name not in known
     ]
-    found = [_NAME, _STATE, *_SETTINGS, *extra, *_RESULTS]
+    progress = [] if all(run.state == FINISHED for run in runs) else [_PROGRESS]
+    found = [_NAME, _STATE, *progress, *_SETTINGS, *extra, *_RESULTS]
     return [column for column in found if any(column.value(run) is not None for run in runs)]
 
 
-def reach_columns(runs: list[Run], target: float | None) -> list[Column]:
-    """When each run's validation loss reached `target`, or else `default_target` of its objective."""
-    objectives = dict.fromkeys(run.objective for run in runs)
-    defaults = {objective: default_target(run for run in runs if run.objective == objective) for objective in objectives}
+def reach_columns(runs: list[Run], given: float | None) -> list[Column]:
+    """When each run's validation loss reached the target of its objective."""
+    wanted = targets(runs, given)
 
-    def reached(run: Run, what: str) -> Any:
-        wanted = target if target is not None else defaults[run.objective]
-        found = first_reach(run, LOSS, wanted) if wanted is not None else None
-        return found and getattr(found, what)
+    def value(run: Run, name: str) -> Any:
+        target = wanted[run.objective]
+        reached = first_reach(run, LOSS, target) if target is not None else None
+        return reached and getattr(reached, name)
 
-    wanted = target if target is not None else next((value for value in defaults.values() if value is not None), None)
-    if wanted is None:
+    if not any(target is not None for target in wanted.values()):
         return []
-    title = f"{wanted:.4g}" if target is not None or len(defaults) == 1 else "target"
     return [
-        Column("steps_to_target", f"steps to {title}", lambda run: reached(run, "step"), "{:,}".format),
-        Column("hours_to_target", f"hours to {title}", lambda run: reached(run, "hours"), hours_text),
+        Column("steps_to_target", "steps to target", lambda run: value(run, "step"), "{:,}".format),
+        Column("hours_to_target", "hours to target", lambda run: value(run, "hours"), hours_text),
     ]
 
 
 def as_text(runs: list[Run], target: float | None = None) -> str:
     """For a terminal: what is the same in all runs stands in one line below, not in columns."""
     kept, notes = _compact(runs, target)
-    rows = [[column.title for column in kept], *([column.cell(run)[1] for column in kept] for run in runs)]
+    rows = [[column.title for column in kept], *([_printable(column.cell(run)[1]) for column in kept] for run in runs)]
     widths = [max(len(row[place]) for row in rows) for place in range(len(kept))]
-    lines = [
-        "  ".join(
-            _pad(text, width, column is _NAME or column.is_setting or column is _STATE) for text, width, column in zip(row, widths, kept)
-        )
-        for row in rows
-    ]
-    return "\n".join([*(line.rstrip() for line in lines), *([""] if notes else []), *notes])
+    lines = ["  ".join(_pad(text, width, column.is_left) for text, width, column in zip(row, widths, kept, strict=True)) for row in rows]
+    return "\n".join([*(line.rstrip() for line in lines), *([""] if notes else []), *map(_printable, notes)])
 
 
 def as_markdown(runs: list[Run], target: float | None = None) -> str:
     kept, notes = _compact(runs, target)
-    left = [column is _NAME or column.is_setting or column is _STATE for column in kept]
     lines = [
         _markdown_row(column.title for column in kept),
-        _markdown_row(":--" if is_left else "--:" for is_left in left),
+        _markdown_row(":--" if column.is_left else "--:" for column in kept),
         *(_markdown_row(column.cell(run)[1] for column in kept) for run in runs),
     ]
     return "\n".join([*lines, *(f"\n{_escaped(note)}" for note in notes)])
@@ -114,6 +111,11 @@ def _compact(runs: list[Run], target: float | None) -> tuple[list[Column], list[
         notes.append("the same in all: " + ", ".join(f"{_short(name)} {shown(value)}" for name, value in same.items()))
     if others:
         notes.append("also different: " + ", ".join(map(_short, others)))
+    if mixed := of_mixed_data(runs):
+        notes.append(f"the prepared data differ within {', '.join(mixed)}: losses there may not be on one scale")
+    if known := {objective: wanted for objective, wanted in targets(runs, target).items() if wanted is not None}:
+        named = [f"{wanted:.6g}" + (f" ({objective})" if len(known) > 1 else "") for objective, wanted in known.items()]
+        notes.append(f"target: validation loss {', '.join(named)}")
     notes += [verdict.sentence for verdict in verdicts(groups_of(runs))]
     return [*kept, *reach_columns(runs, target)], notes
 
@@ -133,6 +135,11 @@ def _short(name: str) -> str:
     """`optimizer.beta2` -> `beta2`; what needs its part to be understood keeps it."""
     part, _, last = name.rpartition(".")
     return name if last in ("name", "kind", "stage", "path", "commit", "dirty") or part == "versions" else last
+
+
+def _printable(text: str) -> str:
+    """Without what would steer a terminal."""
+    return "".join(character if character.isprintable() else "?" for character in text)
 
 
 def _pad(text: str, width: int, left: bool) -> str:
@@ -159,6 +166,7 @@ def _share(value: float) -> str:
 
 _NAME = Column("run", "run", lambda run: run.name)
 _STATE = Column("state", "state", lambda run: run.state)
+_PROGRESS = Column("progress", "done", lambda run: run.step / run.num_steps if run.num_steps else None, "{:.0%}".format, "of the steps")
 _SETTINGS = [
     Column("optimizer.name", "optimizer", _setting("optimizer.name"), is_setting=True),
     Column("optimizer.lr", "lr", _setting("optimizer.lr"), shown, "peak learning rate", is_setting=True),

@@ -2,7 +2,9 @@
 
 import hashlib
 import threading
+import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -13,34 +15,44 @@ from pretrain.report.reading import Source, sources, with_unique_names
 from pretrain.report.run import RUNNING, Run
 
 _LOCAL = ("localhost", "127.0.0.1")
+_LOOK_AGAIN_SECONDS = 20.0
+"""At a run that was going on and has been quiet since."""
 
 
 class Latest:
-    """The page's data as the runs stand now: a run is read again when its files have changed, or while it may still end."""
+    """The page's data as the runs stand now. A run is read again when its files have changed, or to see whether it still goes on."""
 
     def __init__(self, paths: list[str], make: Callable[[list[Run]], dict[str, Any]]) -> None:
         """Raises UserError where `paths` are no runs."""
         self._paths, self._make = paths, make
-        self._read: dict[Source, tuple[tuple, Run]] = {}
+        self._known: dict[Source, _Known] = {}
+        self._shown: list[Run] = []
         self._data: dict[str, Any] = {}
-        self._runs: list[Run] = []
         self._lock = threading.Lock()
         self.data()
 
     def data(self) -> dict[str, Any]:
         with self._lock:
             found = sources(self._paths)
-            runs = with_unique_names(found, [self._run(source) for source in found])
-            if not self._data or runs != self._runs:
-                self._runs, self._data = runs, self._make(runs)
+            runs = [self._run(source) for source in found]
+            if runs != self._shown:
+                self._shown, self._data = runs, self._make(with_unique_names(found, runs))
             return self._data
 
     def _run(self, source: Source) -> Run:
-        version = source.version()
-        known = self._read.get(source)
-        if known is None or known[0] != version or known[1].state == RUNNING:
-            self._read[source] = version, source.read()
-        return self._read[source][1]
+        version, known = source.version(), self._known.get(source)
+        if known is not None and known.version == version:
+            if known.run.state != RUNNING or time.monotonic() - known.read_at < _LOOK_AGAIN_SECONDS:
+                return known.run
+        self._known[source] = _Known(version, time.monotonic(), source.read())
+        return self._known[source].run
+
+
+@dataclass(frozen=True)
+class _Known:
+    version: tuple
+    read_at: float
+    run: Run
 
 
 def serve(latest: Latest, port: int) -> ThreadingHTTPServer:

@@ -413,8 +413,9 @@ class Chart {
   #listen() {
     const place = (event) => { const box = this.plot.getBoundingClientRect(); return [event.clientX - box.left, event.clientY - box.top]; };
     this.plot.addEventListener("pointerdown", (event) => {
-      if (event.button !== 0 || !this.scales || event.pointerType === "touch") return;
+      if (event.button !== 0 || !this.scales) return;
       const [x, y] = place(event);
+      if (event.pointerType === "touch") { this.listener.cursor(this, this.#value(this.scales.x, x), y); return; }
       this.drag = { x0: x, y0: y, x1: x, y1: y };
       this.plot.setPointerCapture(event.pointerId);
     });

@@ -196,7 +196,8 @@ function verdictTable() {
     element("tbody", {}, ...rows.map((row) => element("tr", {}, ...row.cells.map((cell) => (cell instanceof Node ? cell : element("td", {}, cell)))))));
   const baseline = groups.find((group) => group.baseline);
   const about = target.value === null || target.value === undefined ? "" : ` Target: ${target.about.title} ${target.about.lower ? "at most" : "at least"} ${significant(target.value, 6)}; the first evaluation there, nothing interpolated.`;
-  byId("verdict-note").textContent = baseline ? `Final validation loss of finished runs against ${baseline.baseline}: mean \u00b1 standard deviation over seeds, difference with Welch's 95 % interval, where both have several seeds. With one seed nothing says whether a difference is real: run several (run.seed=1, 2, ...).${about}` : about.trim();
+  const mixed = data.mixed.includes(chosen.objective) ? "The prepared data differ among these runs: their losses may not be on one scale. " : "";
+  byId("verdict-note").textContent = mixed + (baseline ? `Final validation loss of finished runs against ${baseline.baseline}: mean \u00b1 standard deviation over seeds, difference with Welch's 95 % interval, where both have several seeds. With one seed nothing says whether a difference is real: run several (run.seed=1, 2, ...).${about}` : about.trim());
 }
 
 function significantly({ mean, low, high }) {

@@ -34,12 +34,25 @@ def folder(tmp_path: Path) -> Path:
 
 def test_the_table_has_what_differs_as_columns_and_the_rest_below(folder: Path) -> None:
     head, *rows = as_text(read_runs([folder])).splitlines()
-    assert head.split()[:4] == ["run", "state", "optimizer", "lr"] and "seed" not in head and "perplexity" in head
-    assert rows[0].split()[:4] == ["adamw", "finished", "adamw", "0.003"]
+    assert head.split()[:5] == ["run", "state", "done", "optimizer", "lr"] and "seed" not in head and "perplexity" in head
+    assert rows[0].split()[:6] == ["adamw", "finished", "100%", "adamw", "0.003", "mlm"]
     assert "2.5000" in rows[0] and "10 KiB" in rows[0] and "killed" in rows[2]
     told = "\n".join(rows)
     assert "the same in all: seed 0, ranks 2, zero.stage 2" in told
+    assert "target: validation loss 2.5 (mlm), 3 (clm)" in told
     assert "came against adamw: validation loss -0.5000: one seed does not tell" in told
+
+
+def test_runs_on_other_data_are_warned_of(folder: Path) -> None:
+    lines = (folder / "came" / "metrics.jsonl").read_text().replace("f" * 64, "e" * 64)
+    (folder / "came" / "metrics.jsonl").write_text(lines)
+    assert "the prepared data differ within mlm" in as_text(read_runs([folder]))
+    assert page_data(read_runs([folder]))["mixed"] == ["mlm"]
+
+
+def test_no_name_steers_the_terminal() -> None:
+    text = as_text([long_run("\x1b[2J\rmine", 10, ("loss",)), long_run("b", 10, ("loss",))])
+    assert "?[2J?mine" in text and "\x1b" not in text and "\r" not in text
 
 
 def test_the_target_may_be_given(folder: Path) -> None:
@@ -166,8 +179,11 @@ def test_the_server_gives_newer_data_and_none_to_strangers(folder: Path) -> None
         with pytest.raises(urllib.error.HTTPError, match="304"):
             get("/data.json", **{"If-None-Match": first.headers["ETag"]})
         make_curves(folder / "new", "lamb")
+        with (folder / "came" / "metrics.jsonl").open("a") as file:
+            file.write('{"kind": "eval", "step": 41, "loss": 1.25}\n')
         newer = get("/data.json", **{"If-None-Match": first.headers["ETag"]})
-        assert len(json.load(newer)["runs"]) == 4
+        cells = {run["name"]: [text for _, text in run["cells"]] for run in json.load(newer)["runs"]}
+        assert len(cells) == 4 and "1.2500" in cells["came"]
         for path, headers, code in (("/etc/passwd", {}, "404"), ("/data.json", {"Host": "example.org"}, "403")):
             with pytest.raises(urllib.error.HTTPError, match=code):
                 get(path, **headers)
