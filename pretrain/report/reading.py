@@ -78,18 +78,22 @@ def _sources_at(path: Path) -> list[Source]:
         if path.suffix == ".jsonl":
             return [Source(path.absolute().parent, (path,))]
         raise UserError(f"{path} is no run; give a run's folder, its metrics.jsonl, or an offline .wandb file")
-    own = _source_in(path)
-    inside = [own] if own else [found for folder in sorted(path.iterdir()) if folder.is_dir() and (found := _source_in(folder))]
+    inside = _sources_in(path) or [found for folder in sorted(path.iterdir()) if folder.is_dir() for found in _sources_in(folder)]
     if not inside:
         raise UserError(f"{path} is no run and holds none (no metrics.jsonl, no .wandb file); give a run's folder, such as runs/NAME")
     return inside
 
 
-def _source_in(folder: Path) -> Source | None:
+def _sources_in(folder: Path) -> list[Source]:
+    """A run's folder holds one run; a wandb/ folder, or one that has one, holds one for each id."""
     if (folder / _METRICS).is_file():
-        return Source(folder, (folder / _METRICS,))
-    files = [*sorted(folder.glob("run-*.wandb")), *sorted(folder.glob("wandb/*run-*/run-*.wandb"))]
-    return Source(folder, tuple(files)) if files else None
+        return [Source(folder, (folder / _METRICS,))]
+    by_id: dict[str, list[Path]] = {}
+    for pattern in ("run-*.wandb", "*run-*/run-*.wandb", "wandb/*run-*/run-*.wandb"):
+        for file in sorted(folder.glob(pattern)):
+            if not file.parent.is_symlink():  # latest-run
+                by_id.setdefault(file.name, []).append(file)
+    return [Source(folder, tuple(files)) for files in by_id.values()]
 
 
 def _read_metrics(name: str, path: Path) -> Run:

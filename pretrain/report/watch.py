@@ -62,12 +62,18 @@ def serve(latest: Latest, port: int) -> ThreadingHTTPServer:
         def do_GET(self) -> None:
             if self.headers.get("Host", "").rpartition(":")[0] not in _LOCAL:  # a page elsewhere whose name was made to lead here
                 self.send_error(HTTPStatus.FORBIDDEN)
-            elif self.path == "/":
-                self._answer(render(latest.data(), watched=True), "text/html; charset=utf-8")
-            elif self.path == "/data.json":
-                self._answer(as_json(latest.data()), "application/json")
-            else:
+            elif self.path not in ("/", "/data.json"):
                 self.send_error(HTTPStatus.NOT_FOUND)
+            else:
+                try:
+                    data = latest.data()
+                except UserError as error:  # gone since
+                    self.send_error(HTTPStatus.SERVICE_UNAVAILABLE, explain=str(error))
+                    return
+                if self.path == "/":
+                    self._answer(render(data, watched=True), "text/html; charset=utf-8")
+                else:
+                    self._answer(as_json(data), "application/json")
 
         def _answer(self, text: str, kind: str) -> None:
             content = text.encode()

@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import re
+import shutil
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -187,6 +188,9 @@ def test_the_server_gives_newer_data_and_none_to_strangers(folder: Path) -> None
         for path, headers, code in (("/etc/passwd", {}, "404"), ("/data.json", {"Host": "example.org"}, "403")):
             with pytest.raises(urllib.error.HTTPError, match=code):
                 get(path, **headers)
+        shutil.rmtree(folder)
+        with pytest.raises(urllib.error.HTTPError, match="503"):
+            get("/data.json")
     finally:
         server.shutdown()
         server.server_close()

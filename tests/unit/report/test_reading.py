@@ -116,6 +116,8 @@ def by_wandb(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 def test_offline_wandb_files_hold_the_same_run(by_wandb: tuple[Path, Path]) -> None:
     folder, elsewhere = by_wandb
     (run,), (other,) = read_runs([folder]), read_runs([elsewhere])
+    (same,) = read_runs([elsewhere / "wandb"])
+    assert len(same.train) == len(other.train)
     assert (other.name, other.state, other.optimizer, other.step) == ("of wandb", "finished", "came", 200)
     assert other.made_with == {"ranks": 2, "versions.torch": "2"}
     for mine, theirs in ((run.train, other.train), (run.evals, other.evals)):
