@@ -264,15 +264,10 @@ class Chart {
       context.moveTo(x.begin, at);
       context.lineTo(x.end, at);
       context.stroke();
-      context.textAlign = "right";
+      context.textAlign = "left";
       context.textBaseline = "bottom";
-      const text = `target ${significant(target, 6)}`, wide = context.measureText(text).width;
-      context.fillStyle = colours.card;
-      context.globalAlpha = 0.85;
-      context.fillRect(x.end - 7 - wide, at - 18, wide + 6, 16);
-      context.globalAlpha = 1;
       context.fillStyle = colours.text;
-      context.fillText(text, x.end - 4, at - 3);
+      context.fillText(`target ${significant(target, 6)}`, x.begin + 6, at - 3); // where curves that near it have not arrived yet
     }
     context.restore();
   }
