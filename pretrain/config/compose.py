@@ -66,6 +66,8 @@ def _normalised(override: str) -> str:
         return f"+{name}={value}"
     if name.startswith(("zero.extra.", "data.mixture.", "data.weights.")):  # free keys: Hydra wants them added
         return f"++{name}={value}"
+    if name.count(".") > 1:  # Hydra would look inside a list
+        raise UserError(unknown_key(name))
     return f"{name}={value}" if "." in name else override
 
 

@@ -54,6 +54,10 @@ class FilesConfig:
     text_field: str = "text"
     """Where .jsonl and .parquet records hold their text."""
 
+    def __post_init__(self) -> None:
+        for name in ("paths", "valid_paths"):
+            require(all(getattr(self, name)), f"data.{name}", getattr(self, name), "names of files or folders, none of them empty")
+
 
 @dataclass
 class DatasetConfig:
@@ -78,6 +82,10 @@ class TextDataConfig(FilesConfig, DataConfig):
     """The user's own files, mixed freely: plain text and .jsonl, also packed as .bz2, .gz, .xz or .zst, and .parquet."""
 
     kind: str = "text"
+
+    def __post_init__(self) -> None:
+        DataConfig.__post_init__(self)
+        FilesConfig.__post_init__(self)
 
 
 @dataclass

@@ -1,6 +1,7 @@
 """Mistakes in single settings and in how they go together, drawn from the schema."""
 
 import random
+from typing import Any
 
 from pretrain.config.location import group_choices
 from pretrain.config.registry import SCHEMAS, known_keys
@@ -55,6 +56,8 @@ def _kind_of(wanted: object) -> tuple[str, bool]:
     text = str(wanted)
     if text.startswith(("list", "dict")):
         return text[:4], False
+    if wanted is Any:  # a positive integer, or a word (train.micro_batch_size)
+        return "int", False
     optional = "None" in text
     return next(name for cls, name in _NAMES.items() if wanted is cls or (optional and name in text)), optional
 

@@ -6,6 +6,7 @@ import pytest
 
 from pretrain.config import schema
 from pretrain.config.compose import compose
+from pretrain.config.consistency import check_consistency
 from pretrain.config.location import configs_dir, group_choices
 from pretrain.errors import UserError
 
@@ -223,3 +224,20 @@ def test_a_mixture_that_makes_no_sense_is_one_line(override: str, message: str):
     with pytest.raises(UserError, match=message) as caught:
         compose([*MIXED, override])
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["train.profile_steps.more=[1]"], "^there is no setting 'train.profile_steps.more'; did you mean train.profile_steps"),
+        (["data=text", "data.paths=['']"], r"^data.paths=\[''\] is not valid; give names of files or folders"),
+        (["data=text", "data.paths=[a]", "data.valid_paths=[b,'']"], r"^data.valid_paths=\['b', ''\] is not valid"),
+        (["data=text", "data.paths=[a]", "data.max_seq_length=3"], "^data.max_seq_length=3 is not valid; give 8 or more"),
+        (["train.micro_batch_size=many"], "^train.micro_batch_size=many is not valid; give a positive integer, or auto"),
+        (["train.micro_batch_size=true"], "^train.micro_batch_size=True is not valid"),
+        (["train.compile=true", "zero=stage3"], "^train.compile=true does not go with zero.stage=3"),
+    ],
+)
+def test_a_setting_that_cannot_be_is_said_with_the_mend(settings: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        check_consistency(compose(settings))
