@@ -74,18 +74,23 @@ def _is_torn(path: Path) -> bool:
 
 def read_metrics(path: Path) -> list[Line]:
     """The lines that stand, oldest first: without what a later `resume` superseded and without a torn last line."""
-    lines: list[Line] = []
+    return [line for _, line in read_numbered(path)]
+
+
+def read_numbered(path: Path) -> list[tuple[int, Line]]:
+    """`read_metrics`, each line with its number in the file, from 0: it stays that line's for good, whatever is appended."""
+    lines: list[tuple[int, Line]] = []
     if not path.exists():
         return lines
-    for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
+    for number, text in enumerate(path.read_text(encoding="utf-8", errors="replace").split("\n")):
         try:
             line = json.loads(text)
         except json.JSONDecodeError:
             continue
         if line["kind"] == "resume":
             by = "samples" if "samples" in line else "step"
-            lines = [earlier for earlier in lines if earlier.get(by, 0) <= line[by]]
-        lines.append(line)
+            lines = [(earlier, found) for earlier, found in lines if found.get(by, 0) <= line[by]]
+        lines.append((number, line))
     return lines
 
 

@@ -18,9 +18,10 @@ from pretrain.config.compose import compose
 from pretrain.metrics import MetricsWriter, read_metrics
 from pretrain.run_folder import RunFolder
 from pretrain.tracker import Tracker, WandbTracker, make_tracker
-from tests.wandb_records import recorded, rows, rows_of
+from tests.wandb_records import alerts, recorded, rows, rows_of, steps
 
 FACTS = {"plan": {"parameters": 12}, "versions": {"torch": "9.9"}, "git": {"commit": "abc", "dirty": True}}
+AXES_OF_STEP_1 = {"step": 1, "samples": 8, "tokens": 64, "wall_seconds": 0.5}
 STAND_IN = """
     import json, os, sys, time
 
@@ -49,11 +50,12 @@ STAND_IN = """
 
     class Run:
         dir = "there/run-1/files"
+        starting_step = 0
 
         def define_metric(self, *names, **options):
             pass
 
-        def log(self, values, commit):
+        def log(self, values, step, commit):
             if fault == "log":
                 raise RuntimeError("lost")
             if fault == "crash":
@@ -84,7 +86,8 @@ class TrackedRun:
     def write_some(self) -> None:
         self.write("start", step=0, unigram_loss=4.5, data_fingerprint="f", plan={"parameters": 12})
         for step in (1, 2):
-            self.write("train", step=step, loss=0.1 + 0.2 * step, lr=1e-30, memory_peak_bytes=3 * 2**40, mfu=None)
+            axes = {"samples": 8 * step, "tokens": 64 * step, "wall_seconds": 0.5 * step}
+            self.write("train", step=step, loss=0.1 + 0.2 * step, lr=1e-30, memory_peak_bytes=3 * 2**40, mfu=None, **axes)
         self.write("eval", step=2, loss=7.0, mlm_accuracy=0.25)
         self.write("end", step=2, samples=64)
 
@@ -130,7 +133,12 @@ def test_the_offline_records_are_the_lines_of_this_process(tmp_path: Path, warni
     before, after = recorded(first.folder.path)
     lines = [json.loads(text) for text in first.folder.metrics.read_text().splitlines() if text.endswith("}")]
     assert rows(before) == rows_of(lines[:5]) and rows(after) == rows_of(lines[5:])
-    assert rows(before)[1] == {"step": 1, "train/loss": 0.1 + 0.2, "train/lr": 1e-30, "train/memory_peak_bytes": 3 * 2**40}
+    assert rows(before)[1] == AXES_OF_STEP_1 | {"train/loss": 0.1 + 0.2, "train/lr": 1e-30, "train/memory_peak_bytes": 3 * 2**40}
+    assert rows(before)[0] == dict.fromkeys(AXES_OF_STEP_1, 0) | {"start/unigram_loss": 4.5}
+    assert (steps(before), steps(after)) == ([0, 1, 2, 3, 4], [6, 7])  # as in the file, whose line 5 is torn
+    metrics = [record["metric"] for record in before if record["type"] == "metric"]
+    assert {metric["name"] for metric in metrics if "name" in metric} == set(AXES_OF_STEP_1)
+    assert [metric["step_metric"] for metric in metrics if "glob_name" in metric] == ["step"]
     runs = [next(record["run"] for record in records if record["type"] == "run") for records in (before, after)]
     assert runs[0]["run_id"] == runs[1]["run_id"] == (first.folder.path / "wandb_id").read_text()
     config = runs[0]["config"]["update"]
@@ -139,14 +147,31 @@ def test_the_offline_records_are_the_lines_of_this_process(tmp_path: Path, warni
     assert not warnings.records
 
 
+def test_a_skip_and_a_divergence_are_alerts(tmp_path: Path, warnings) -> None:
+    """The first skip at once, more of them at most once in an hour of the run; what fp16's search for a loss scale skips is ordinary."""
+    run = TrackedRun(tmp_path)
+    run.write("skip", step=3, reason="gradient_not_finite", loss_scale=2.0**15, wall_seconds=1.0)
+    for seconds in (2.0, 3.0, 3601.0, 3602.5):
+        run.write("skip", step=4, reason="gradient_not_finite", parameter="head.weight", loss_scale=1.0, wall_seconds=seconds)
+    run.write("end", step=4, wall_seconds=3603.0, diverged=True)
+    run.tracker.finish()
+    (records,) = recorded(tmp_path / "it")
+    assert alerts(records) == [
+        ("WARN", "Step skipped", "Step 4 was skipped (gradient is not finite, head.weight)."),
+        ("WARN", "Step skipped", "Step 4 was skipped (gradient is not finite, head.weight), 3 since the last alert."),
+        ("ERROR", "Run diverged", "Too many steps in a row were skipped at step 4; the run has ended."),
+    ]
+    assert records[-1]["exit"]["exit_code"] == 1 and not warnings.records
+
+
 MENDS = {
     "import": r"did not start \(half installed\); going on without it",
     "init": r"did not start \(no route to host\); going on without it",
     "log": r"stopped \(lost\); going on without it",
     "crash": r"ended with exit code 7; going on without it",
-    "upload": r"has not taken everything after 45 s; upload the rest with: wandb sync there/run-1",
-    "hang": r"did not finish in 1 s; upload what is missing with: wandb sync .*/it/wandb/\*run-\*",
-    "unreachable": r"is not online \(no route to host\); recording offline, upload later with: wandb sync there/run-1",
+    "upload": r"has not taken everything after 45 s; upload the rest with: python -m pretrain.sync /.*/it",
+    "hang": r"did not finish in 1 s; upload what is missing with: python -m pretrain.sync /.*/it",
+    "unreachable": r"is not online \(no route to host\); recording offline, upload later with: python -m pretrain.sync /.*/it",
 }
 
 
