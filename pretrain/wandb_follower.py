@@ -9,6 +9,7 @@ W&B's own step, which may only rise, is a line's number in the file. So the proc
 what it does not have yet, and nothing twice. What is drawn is over the axes, which are values like all others and may go back.
 """
 
+import io
 import json
 import os
 import select
@@ -16,7 +17,7 @@ import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import redirect_stderr, suppress
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +89,8 @@ def has_key() -> bool:
     """Whether W&B can be asked online: a key in the environment, or one of `wandb login`."""
     import wandb
 
-    return bool(os.environ.get("WANDB_API_KEY") or wandb.api.api_key)
+    with redirect_stderr(io.StringIO()):  # it recommends `wandb.login`, which does not look for a key where WANDB_MODE=offline
+        return bool(os.environ.get("WANDB_API_KEY") or wandb.api.api_key)
 
 
 class Rows:
@@ -98,7 +100,7 @@ class Rows:
         self._axes: dict[str, float] = dict.fromkeys(AXES, 0)
 
     def of(self, line: Line) -> dict[str, float]:
-        """Every number under its name with the kind of line in front, `train/loss`, and the axes; one that a line lacks stays where it was."""
+        """Every number under its name with the kind of line in front, `train/loss`, and the axes: where one is lacking, its last value."""
         numbers = {name: value for name, value in line.items() if isinstance(value, (int, float))}
         self._axes = {axis: numbers.get(axis, before) for axis, before in self._axes.items()}
         return self._axes | {f"{line['kind']}/{name}": value for name, value in numbers.items() if name not in AXES}

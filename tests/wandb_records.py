@@ -34,12 +34,6 @@ def steps(records: list[dict[str, Any]]) -> list[int]:
     return [int(record["history"]["step"]["num"]) for record in records if record["type"] == "history"]
 
 
-def alerts(records: list[dict[str, Any]]) -> list[tuple[str, str, str]]:
-    """Level, title and text of what was to be sent to somebody."""
-    found = [record["alert"] for record in records if record["type"] == "alert"]
-    return [(alert["level"], alert["title"], alert["text"]) for alert in found]
-
-
 def rows_of(lines: list[Line]) -> list[dict[str, float]]:
     """What lines of metrics.jsonl should have become: every number, its kind in front, and the last known value of each axis."""
     axes = {"step": 0, "samples": 0, "tokens": 0, "wall_seconds": 0}

@@ -1,4 +1,4 @@
-"""As much of W&B's server as its client needs to upload a run: it keeps the rows, and tells a client that comes again how many there are."""
+"""As much of W&B's server as its client needs to upload a run or save a view: it keeps what comes, and tells of the last row that it has."""
 
 import json
 import re
@@ -19,6 +19,9 @@ class Server:
         """By run id, in the order of arrival."""
         self.configs: dict[str, dict[str, Any]] = {}
         self.projects: set[str] = set()
+        self.alerts: list[dict[str, Any]] = []
+        self.views: list[dict[str, Any]] = []
+        """What was asked to be saved."""
         self.authorizations: set[str] = set()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
 
@@ -36,7 +39,7 @@ class Server:
     def answer(self, path: str, body: Any) -> dict[str, Any]:
         if path == "/graphql":
             (operation,) = re.findall(r"(?:query|mutation)\s+(\w+)", body["query"])[:1]
-            return {"data": getattr(self, f"_{operation}", lambda **variables: {})(**body["variables"])}
+            return {"data": getattr(self, f"_{operation}", lambda **variables: {})(**body.get("variables") or {})}
         if path.endswith("/file_stream") and "wandb-history.jsonl" in body.get("files", {}):
             history = body["files"]["wandb-history.jsonl"]
             rows = self.rows[path.split("/")[-2]]
@@ -55,6 +58,17 @@ class Server:
     def _CreateRunFiles(self, files: list[str], **variables: Any) -> dict[str, Any]:
         made = [{"name": name, "uploadUrl": f"{self.url}/upload/{name}"} for name in files]
         return {"createRunFiles": {"runID": "id", "uploadHeaders": [], "files": made}}
+
+    def _Viewer(self, **variables: Any) -> dict[str, Any]:
+        return {"viewer": {"id": "id", "entity": "me", "username": "me", "flags": "{}", "teams": {"edges": []}}}
+
+    def _NotifyScriptableRunAlert(self, **variables: Any) -> dict[str, Any]:
+        self.alerts.append(variables)
+        return {"notifyScriptableRunAlert": {"success": True}}
+
+    def _UpsertView2(self, **variables: Any) -> dict[str, Any]:
+        self.views.append(variables)
+        return {"upsertView": {"view": {"id": "id", "name": variables["name"]}, "inserted": True}}
 
     def _bucket(self, name: str, project: str) -> dict[str, Any]:
         rows = self.rows[name]

@@ -77,6 +77,8 @@ def test_came_imports_triton_only_when_it_is_used():
 
 def test_wandb_has_its_doors():
     assert not outside(importers("wandb"), r"pretrain/(wandb_follower|report|workspace)\b")
+    assert not outside(importers("wandb_workspaces"), r"pretrain/workspace\.py")
+    assert not importers("wandb", when_imported_only=True) | importers("wandb_workspaces", when_imported_only=True)
 
 
 def test_each_format_has_one_reader():
@@ -112,7 +114,8 @@ def test_imports_point_downwards(file: str):
 
 
 def test_every_library_that_is_imported_is_a_declared_dependency():
-    declared = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["dependencies"]
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    declared = project["dependencies"] + project["optional-dependencies"]["dashboards"]
     names = {re.split(r"[<>=! ]", entry)[0].replace("-", "_") for entry in declared}
     modules = {"hydra_core": "hydra", "pyyaml": "yaml"}
     allowed = {modules.get(name, name) for name in names} | set(sys.stdlib_module_names) | {"came", "pretrain", "triton"}

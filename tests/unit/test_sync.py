@@ -1,6 +1,5 @@
 """`python -m pretrain.sync`: a run's metrics.jsonl becomes one run of W&B's, offline and, at a stand-in for its server, online."""
 
-import json
 import re
 import sys
 from pathlib import Path

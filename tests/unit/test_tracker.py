@@ -8,6 +8,7 @@ import signal
 import textwrap
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -18,7 +19,9 @@ from pretrain.config.compose import compose
 from pretrain.metrics import MetricsWriter, read_metrics
 from pretrain.run_folder import RunFolder
 from pretrain.tracker import Tracker, WandbTracker, make_tracker
-from tests.wandb_records import alerts, recorded, rows, rows_of, steps
+from pretrain.wandb_follower import Alerts
+from tests.wandb_records import recorded, rows, rows_of, steps
+from tests.wandb_server import Server
 
 FACTS = {"plan": {"parameters": 12}, "versions": {"torch": "9.9"}, "git": {"commit": "abc", "dirty": True}}
 AXES_OF_STEP_1 = {"step": 1, "samples": 8, "tokens": 64, "wall_seconds": 0.5}
@@ -132,7 +135,7 @@ def test_the_offline_records_are_the_lines_of_this_process(tmp_path: Path, warni
 
     before, after = recorded(first.folder.path)
     lines = [json.loads(text) for text in first.folder.metrics.read_text().splitlines() if text.endswith("}")]
-    assert rows(before) == rows_of(lines[:5]) and rows(after) == rows_of(lines[5:])
+    assert rows(before) == rows_of(lines)[:5] and rows(after) == rows_of(lines)[5:]
     assert rows(before)[1] == AXES_OF_STEP_1 | {"train/loss": 0.1 + 0.2, "train/lr": 1e-30, "train/memory_peak_bytes": 3 * 2**40}
     assert rows(before)[0] == dict.fromkeys(AXES_OF_STEP_1, 0) | {"start/unigram_loss": 4.5}
     assert (steps(before), steps(after)) == ([0, 1, 2, 3, 4], [6, 7])  # as in the file, whose line 5 is torn
@@ -147,21 +150,49 @@ def test_the_offline_records_are_the_lines_of_this_process(tmp_path: Path, warni
     assert not warnings.records
 
 
-def test_a_skip_and_a_divergence_are_alerts(tmp_path: Path, warnings) -> None:
-    """The first skip at once, more of them at most once in an hour of the run; what fp16's search for a loss scale skips is ordinary."""
-    run = TrackedRun(tmp_path)
-    run.write("skip", step=3, reason="gradient_not_finite", loss_scale=2.0**15, wall_seconds=1.0)
-    for seconds in (2.0, 3.0, 3601.0, 3602.5):
-        run.write("skip", step=4, reason="gradient_not_finite", parameter="head.weight", loss_scale=1.0, wall_seconds=seconds)
-    run.write("end", step=4, wall_seconds=3603.0, diverged=True)
-    run.tracker.finish()
-    (records,) = recorded(tmp_path / "it")
-    assert alerts(records) == [
-        ("WARN", "Step skipped", "Step 4 was skipped (gradient is not finite, head.weight)."),
-        ("WARN", "Step skipped", "Step 4 was skipped (gradient is not finite, head.weight), 3 since the last alert."),
-        ("ERROR", "Run diverged", "Too many steps in a row were skipped at step 4; the run has ended."),
+def test_an_online_process_uploads_what_those_before_it_could_not(tmp_path: Path, warnings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one run: first lines of which the server has none, then, resumed, those that it lacks; an alert only for one's own."""
+    with Server().running() as server:
+        monkeypatch.setenv("WANDB_BASE_URL", server.url)
+        monkeypatch.setenv("WANDB_API_KEY", "0123456789" * 5)
+        (tmp_path / "it").mkdir()
+        offline = MetricsWriter(tmp_path / "it" / "metrics.jsonl")
+        offline.write("start", step=0, unigram_loss=4.5)
+        offline.write("skip", step=1, reason="spike", samples=8)
+        for step in (1, 2):
+            run = TrackedRun(tmp_path, "tracker.mode=online")
+            run.write("resume", step=step - 1, samples=8 * step)
+            run.write("train", step=step, loss=1.0 / step, samples=8 * step + 8)
+            if step == 2:
+                run.write("skip", step=3, reason="loss_not_finite", samples=32)
+                run.write("end", step=2, samples=32, diverged=True)
+            run.tracker.finish()
+    ((run_id, found),) = server.rows.items()
+    assert run_id == (tmp_path / "it" / "wandb_id").read_text() and not warnings.records
+    assert [row["_step"] for row in found] == list(range(8))
+    lines = [json.loads(text) for text in run.folder.metrics.read_text().splitlines()]
+    assert [{name: value for name, value in row.items() if not name.startswith("_")} for row in found] == rows_of(lines)
+    assert server.configs[run_id]["plan"]["value"] == FACTS["plan"]
+    assert [alert["text"].split(" (")[0] for alert in server.alerts] == [
+        "Step 3 was skipped",
+        "Too many steps in a row were skipped at step 2; the run has ended.",
     ]
-    assert records[-1]["exit"]["exit_code"] == 1 and not warnings.records
+
+
+def test_a_skip_and_a_divergence_are_alerts() -> None:
+    """The first skip at once, more of them at most once in an hour of the run; what fp16's search for a loss scale skips is ordinary."""
+    told: list[tuple[str, ...]] = []
+    alerts = Alerts(SimpleNamespace(alert=lambda *message: told.append(message)))
+    alerts.see({"kind": "skip", "step": 3, "reason": "gradient_not_finite", "loss_scale": 2.0**15, "wall_seconds": 1.0})
+    for seconds in (2.0, 3.0, 3601.0, 3602.5):
+        about = {"reason": "gradient_not_finite", "parameter": "head.weight", "loss_scale": 1.0}
+        alerts.see({"kind": "skip", "step": 4, "wall_seconds": seconds, **about})
+    alerts.see({"kind": "end", "step": 4, "wall_seconds": 3603.0, "diverged": True})
+    assert told == [
+        ("Step skipped", "Step 4 was skipped (gradient is not finite, head.weight).", "WARN"),
+        ("Step skipped", "Step 4 was skipped (gradient is not finite, head.weight), 3 since the last alert.", "WARN"),
+        ("Run diverged", "Too many steps in a row were skipped at step 4; the run has ended.", "ERROR"),
+    ]
 
 
 MENDS = {
