@@ -1,4 +1,4 @@
-"""As much of W&B's server as its client needs to upload a run or save a view: it keeps what comes, and tells of the last row that it has."""
+"""As much of W&B's server as its client needs to upload a run or save a view: it keeps what comes, and tells of the last row it has."""
 
 import json
 import re
