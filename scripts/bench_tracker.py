@@ -5,7 +5,7 @@
 The run is bert_mini on the text that Python carries, one rank, 16 sequences of 128 tokens per step, every step logged: the dearest case.
 Further settings are those of `python -m pretrain`. A step's time is that from one train line to the next, so it holds data, update and
 logging; `record` is what the run itself spends on a line: the file, the tracker and the terminal. One run more comes first and is not
-counted. The tracker's own process has the other cores; on a machine without another one its CPU time is part of the step's. Prints Markdown.
+counted. The tracker's own process works on the other cores; where there are none, its CPU time is part of the step's. Prints Markdown.
 """
 
 import argparse
@@ -110,18 +110,19 @@ def report(found: dict[str, Measured], settings: list[str]) -> str:
     records = {tracker: statistics.median(measured.record_seconds) for tracker, measured in found.items()}
     pairs = zip(found["wandb"].step_seconds, found["none"].step_seconds, strict=True)
     by_round = [statistics.median(on) / statistics.median(off) for on, off in pairs]
+    about = f"{date.today().isoformat()}, {processor()}, {versions}, Python {platform.python_version()}"
+    heads = ("tracker", "step, median (and quartiles), ms", "`record` of a train line, median, ms", "share of a step", "CPU time, s")
     lines = [
         "# What Weights & Biases costs a training step",
         "",
         f"`python {shlex.join(sys.argv)}`",
         "",
-        f"{date.today().isoformat()}, {processor()}, {versions}, Python {platform.python_version()}. {len(by_round)} rounds of both by turns,"
-        f" {len(steps['none']) // len(by_round)} steps each, every step logged. Settings:",
+        f"{about}. Rounds: {len(by_round)}, of {len(steps['none']) // len(by_round)} steps with each, every step logged. Settings:",
         "",
         f"`{shlex.join([*SETTINGS, *settings])}`",
         "",
-        "| tracker | step, median (and quartiles), ms | `record` of a train line, median, ms | share of a step | CPU time of the command, s |",
-        "|---|---|---|---|---|",
+        f"| {' | '.join(heads)} |",
+        "|---" * len(heads) + "|",
     ]
     for tracker, measured in found.items():
         low, _, high = (1e3 * quartile for quartile in statistics.quantiles(steps[tracker], n=4))
