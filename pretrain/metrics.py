@@ -1,13 +1,15 @@
 """metrics.jsonl: what happened in a run, one JSON object per line, appended and never rewritten.
 
-Each line has a `kind`: start, startup, train, eval, checkpoint, skip, resume or end. A `resume` line supersedes every earlier line of a
-later point of the run, by its `samples` (or, where it has none, its `step`); `read_metrics` applies that, and every reader goes through it.
+Each line has a `kind`: start, startup, train, eval, checkpoint, skip, resume, stop (on request) or end. A `resume` line supersedes every
+earlier line of a later point of the run, by its `samples` (or, where it has none, its `step`); `standing` applies that, and every reader
+goes through it.
 """
 
 import json
 import logging
 import math
 import os
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -79,19 +81,28 @@ def read_metrics(path: Path) -> list[Line]:
 
 def read_numbered(path: Path) -> list[tuple[int, Line]]:
     """`read_metrics`, each line with its number in the file, from 0: it stays that line's for good, whatever is appended."""
-    lines: list[tuple[int, Line]] = []
-    if not path.exists():
-        return lines
-    for number, text in enumerate(path.read_text(encoding="utf-8", errors="replace").split("\n")):
-        try:
-            line = json.loads(text)
-        except json.JSONDecodeError:
-            continue
+    written = list(_whole_lines(path)) if path.exists() else []
+    stand = set(map(id, standing(line for _, line in written)))
+    return [(number, line) for number, line in written if id(line) in stand]
+
+
+def standing(written: Iterable[Line]) -> list[Line]:
+    """Of lines in the order of their writing, those that no later `resume` superseded."""
+    lines: list[Line] = []
+    for line in written:
         if line["kind"] == "resume":
             by = "samples" if "samples" in line else "step"
-            lines = [(earlier, found) for earlier, found in lines if found.get(by, 0) <= line[by]]
-        lines.append((number, line))
+            lines = [earlier for earlier in lines if earlier.get(by, 0) <= line[by]]
+        lines.append(line)
     return lines
+
+
+def _whole_lines(path: Path) -> Iterator[tuple[int, Line]]:
+    for number, text in enumerate(path.read_text(encoding="utf-8", errors="replace").split("\n")):
+        try:
+            yield number, json.loads(text)
+        except json.JSONDecodeError:
+            continue
 
 
 def last(lines: list[Line], kind: str) -> Line | None:

@@ -16,13 +16,11 @@ from typing import Any, Protocol
 from pretrain.config.consistency import mathematical_settings
 from pretrain.config.schema import Config, WandbConfig
 from pretrain.run_folder import RunFolder
-from pretrain.wandb_follower import upload_command
+from pretrain.wandb_follower import SEED_GROUP, upload_command
 
 logger = logging.getLogger("pretrain")
 
 _FOLLOWER = Path(__file__).with_name("wandb_follower.py")
-SEED_GROUP = "seed_group"
-"""Where W&B's config says which runs differ in their seed alone."""
 _FINISH_SECONDS = 60.0
 """For the follower's end: more than it gives an upload."""
 

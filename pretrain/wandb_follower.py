@@ -23,6 +23,8 @@ from typing import Any
 
 AXES = ("step", "samples", "tokens", "wall_seconds")
 """On every row under these names; the first is what W&B draws over unless told otherwise."""
+SEED_GROUP = "seed_group"
+"""In a run's config there: the same for runs that differ in their seed alone."""
 _POLL_SECONDS = 0.5
 _UPLOAD_SECONDS = 45.0
 """For what is still to be uploaded at the end of an online run."""

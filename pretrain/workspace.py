@@ -26,8 +26,6 @@ examples:
 """
 _NAME = "Optimizers compared"
 _RUNS_PER_PANEL = 50
-_SEED_GROUP = "seed_group"
-"""In a run's config, as `tracker.py` writes it."""
 
 
 @dataclass(frozen=True)
@@ -168,7 +166,9 @@ def _panel(panel: Panel) -> Any:
         return v2.ScatterPlot(title=panel.title, x=v2.Config(panel.setting), y=metric, log_x=True)
     if isinstance(panel, Bars):
         return v2.BarPlot(title=panel.title, metrics=list(panel.metrics))
-    grouped = {"groupby": v2.Config(_SEED_GROUP), "groupby_aggfunc": "mean", "groupby_rangefunc": "minmax"} if panel.seeds else {}
+    grouped = (
+        {"groupby": v2.Config(wandb_follower.SEED_GROUP), "groupby_aggfunc": "mean", "groupby_rangefunc": "minmax"} if panel.seeds else {}
+    )
     return v2.LinePlot(
         title=panel.title,
         x=panel.axis,
