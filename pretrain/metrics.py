@@ -76,7 +76,14 @@ def _is_torn(path: Path) -> bool:
 
 def read_metrics(path: Path) -> list[Line]:
     """The lines that stand, oldest first: without what a later `resume` superseded and without a torn last line."""
-    return standing(_whole_lines(path)) if path.exists() else []
+    return [line for _, line in read_numbered(path)]
+
+
+def read_numbered(path: Path) -> list[tuple[int, Line]]:
+    """`read_metrics`, each line with its number in the file, from 0: it stays that line's for good, whatever is appended."""
+    written = list(_whole_lines(path)) if path.exists() else []
+    stand = set(map(id, standing(line for _, line in written)))
+    return [(number, line) for number, line in written if id(line) in stand]
 
 
 def standing(written: Iterable[Line]) -> list[Line]:
@@ -90,10 +97,10 @@ def standing(written: Iterable[Line]) -> list[Line]:
     return lines
 
 
-def _whole_lines(path: Path) -> Iterator[Line]:
-    for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
+def _whole_lines(path: Path) -> Iterator[tuple[int, Line]]:
+    for number, text in enumerate(path.read_text(encoding="utf-8", errors="replace").split("\n")):
         try:
-            yield json.loads(text)
+            yield number, json.loads(text)
         except json.JSONDecodeError:
             continue
 

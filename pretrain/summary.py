@@ -2,6 +2,7 @@
 
 from pretrain.metrics import last, read_metrics
 from pretrain.run_folder import RunFolder
+from pretrain.wandb_follower import upload_command
 
 
 def summarise(folder: RunFolder) -> str:
@@ -25,7 +26,7 @@ def summarise(folder: RunFolder) -> str:
     if folder.export.exists():
         rows.append(("model", f"{folder.export} (Hugging Face format: AutoModel.from_pretrained, AutoTokenizer.from_pretrained)"))
     if (folder.path / "wandb").exists():
-        rows.append(("curves", f"{folder.path / 'wandb'} (offline runs upload with: wandb sync {folder.path}/wandb/offline-*)"))
+        rows.append(("curves", f"{folder.path / 'wandb'} (offline runs upload with: {upload_command(str(folder.path))})"))
     return "\n".join(f"{name:>10}  {text}" for name, text in rows)
 
 

@@ -1,5 +1,6 @@
 """Where a run's metrics go besides metrics.jsonl: Weights & Biases, or nowhere. A tracker never fails a run and never makes it wait."""
 
+import hashlib
 import json
 import logging
 import os
@@ -12,8 +13,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
+from pretrain.config.consistency import mathematical_settings
 from pretrain.config.schema import Config, WandbConfig
 from pretrain.run_folder import RunFolder
+from pretrain.wandb_follower import SEED_GROUP, upload_command
 
 logger = logging.getLogger("pretrain")
 
@@ -46,16 +49,8 @@ class WandbTracker:
     """Weights & Biases, offline unless a key is at hand: `wandb_follower.py` in a process of its own reads metrics.jsonl as it grows."""
 
     def __init__(self, config: Config, tracker: WandbConfig, folder: RunFolder, facts: dict[str, Any]) -> None:
-        self._folder = folder.path
-        init = {
-            "project": tracker.project,
-            "entity": tracker.entity,
-            "name": config.run.name,
-            "id": _run_id(folder.wandb_id),
-            "dir": str(folder.path.absolute()),
-            "mode": tracker.mode,
-            "config": asdict(config) | facts,
-        }
+        self._folder = str(folder.path.absolute())
+        init = wandb_init(config, folder, facts, tracker.project, tracker.entity) | {"mode": tracker.mode}
         job = {"metrics": str(folder.metrics.absolute()), "offset": folder.metrics.stat().st_size, "init": init}
         # In a session of its own Ctrl-C does not reach it: the end of this process does, as the end of its input.
         self._process = subprocess.Popen(
@@ -88,9 +83,9 @@ class WandbTracker:
             os.killpg(self._process.pid, signal.SIGKILL)  # with W&B's own service
             self._process.wait()
             logger.warning(
-                "warning: Weights & Biases did not finish in %.0f s; upload what is missing with: wandb sync %s/wandb/*run-*",
+                "warning: Weights & Biases did not finish in %.0f s; upload what is missing with: %s",
                 _FINISH_SECONDS,
-                self._folder,
+                upload_command(self._folder),
             )
         else:
             self.check()
@@ -105,6 +100,26 @@ def make_tracker(config: Config, folder: RunFolder, facts: dict[str, Any]) -> Tr
     except Exception as error:  # whatever it is, the run is worth more than its curves
         logger.warning("warning: Weights & Biases did not start (%s); going on without it, metrics.jsonl has everything", error)
         return NoTracker()
+
+
+def wandb_init(config: Config, folder: RunFolder, facts: dict[str, Any], project: str, entity: str | None) -> dict[str, Any]:
+    """The arguments of `wandb.init` for the run in `folder`, all but the mode."""
+    return {
+        "project": project,
+        "entity": entity,
+        "name": config.run.name,
+        "id": _run_id(folder.wandb_id),
+        "dir": str(folder.path.absolute()),
+        "config": asdict(config) | facts | {SEED_GROUP: _seed_group(config)},
+    }
+
+
+def _seed_group(config: Config) -> str:
+    """The same for runs that differ in `run.seed` alone: W&B groups by it, to draw them as one band."""
+    settings = mathematical_settings(config) | {f"data.{name}": value for name, value in asdict(config.data).items() if name != "cache_dir"}
+    del settings["run.seed"]
+    digest = hashlib.blake2b(json.dumps(settings, sort_keys=True, default=str).encode(), digest_size=3).hexdigest()
+    return f"{config.model.name} {config.optimizer.name} lr {config.optimizer.lr:g} ({digest})"
 
 
 def _run_id(path: Path) -> str:

@@ -29,13 +29,17 @@ def rows(records: list[dict[str, Any]]) -> list[dict[str, float]]:
     return [{name: value for name, value in row.items() if not name.startswith("_")} for row in found]
 
 
+def steps(records: list[dict[str, Any]]) -> list[int]:
+    """W&B's own step of each row."""
+    return [int(record["history"]["step"]["num"]) for record in records if record["type"] == "history"]
+
+
 def rows_of(lines: list[Line]) -> list[dict[str, float]]:
-    """What lines of metrics.jsonl should have become: every number, its kind in front, by step."""
-    return [
-        {"step": line["step"]} | {f"{line['kind']}/{name}": value for name, value in line.items() if _is_number(value) and name != "step"}
-        for line in lines
-    ]
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float))
+    """What lines of metrics.jsonl should have become: every number, its kind in front, and the last known value of each axis."""
+    axes = {"step": 0, "samples": 0, "tokens": 0, "wall_seconds": 0}
+    found = []
+    for line in lines:
+        axes |= {name: line[name] for name in axes if name in line}
+        numbers = {name: value for name, value in line.items() if isinstance(value, (int, float)) and name not in axes}
+        found.append(axes | {f"{line['kind']}/{name}": value for name, value in numbers.items()})
+    return found

@@ -91,10 +91,12 @@ class Keeper:
             self._recorder.say(f"warning: the checkpoint of step {step} could not be written ({saved.error}); {kept}; trying again later")
             return
         self._retry_at = None
+        samples = saved.progress.position(self._config.train.global_batch_size)
         self._recorder.record(
             "checkpoint",
             step,
-            samples=saved.progress.position(self._config.train.global_batch_size),
+            samples=samples,
+            tokens=samples * self._config.data.max_seq_length,
             path=str(saved.path.relative_to(self._folder.path)),
             bytes=saved.num_bytes,
             copy_seconds=saved.copy_seconds,

@@ -13,6 +13,7 @@ from pretrain.metrics import Line, last, read_metrics, standing
 from pretrain.report.run import Run, run_of
 from pretrain.report.state import state_of
 from pretrain.report.wandb_file import WandbFile
+from pretrain.wandb_follower import SEED_GROUP
 
 _METRICS, _CONFIG, _LOCK = "metrics.jsonl", "config.yaml", ".lock"
 
@@ -123,6 +124,7 @@ def _read_wandb(name: str, paths: tuple[Path, ...]) -> Run:
     newest = files[-1]
     files = [file for file in files if file.run_id == newest.run_id]
     about = {key: value for key in ("plan", "versions", "git") if (value := newest.config.pop(key, None))}
+    newest.config.pop(SEED_GROUP, None)  # W&B's alone
     recorded: list[Line] = [line for file in files for line in file.lines]
     lines = standing([{"kind": "start"} | about | (last(recorded, "start") or {}), *(line for line in recorded if line["kind"] != "start")])
     return run_of(newest.name or name, lines, newest.config, state_of(lines, paths[-1], closed=newest.closed))

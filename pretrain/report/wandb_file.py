@@ -13,6 +13,7 @@ from typing import Any
 
 from pretrain.errors import UserError
 from pretrain.metrics import Line
+from pretrain.wandb_follower import AXES
 
 _MAGIC = b":W&B"
 _FILE_HEADER_BYTES = 7
@@ -57,13 +58,13 @@ class WandbFile:
 
 
 def _lines_of(items: dict[str, Any]) -> list[Line]:
-    """One row: `train/loss` belongs to a line of the kind train; W&B's own values have no such name."""
-    values = {name: json.loads(item.value_json) for name, item in items.items() if name == "step" or "/" in name}
-    step = values.pop("step", 0)
+    """One row: `train/loss` belongs to a line of the kind train, and the axes to all; W&B's own values have no such name."""
+    values = {name: json.loads(item.value_json) for name, item in items.items() if name in AXES or "/" in name}
+    axes = {"step": 0} | {axis: values.pop(axis) for axis in AXES if axis in values}
     lines: dict[str, Line] = {}
     for name, value in values.items():
         kind, _, metric = name.partition("/")
-        lines.setdefault(kind, {"kind": kind, "step": step})[metric] = value
+        lines.setdefault(kind, {"kind": kind, **axes})[metric] = value
     return list(lines.values())
 
 

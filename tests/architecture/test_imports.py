@@ -77,6 +77,8 @@ def test_came_imports_triton_only_when_it_is_used():
 
 def test_wandb_has_its_doors():
     assert not outside(importers("wandb"), r"pretrain/(wandb_follower|report|workspace)\b")
+    assert not outside(importers("wandb_workspaces"), r"pretrain/workspace\.py")
+    assert not importers("wandb", when_imported_only=True) | importers("wandb_workspaces", when_imported_only=True)
 
 
 def test_matplotlib_is_asked_for_only_by_who_draws():
@@ -97,7 +99,7 @@ def test_hydra_ends_at_the_typed_config(library: str):
 
 
 BELOW = (("errors", "exit_codes", "orphans"), ("config",), ("batch_plan", "distributed", "world"))
-ABOVE = (("train",), ("launch", "spawn", "prepare", "sample", "export", "report", "workspace"), ("__main__",))
+ABOVE = (("train",), ("launch", "spawn", "prepare", "sample", "export", "report", "sync", "workspace"), ("__main__",))
 """Named from the bottom up; every other module of the harness lies between. A module imports its own layer and those below."""
 
 
@@ -118,7 +120,8 @@ def test_imports_point_downwards(file: str):
 
 def test_every_library_that_is_imported_is_a_declared_dependency():
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
-    declared = [*project["dependencies"], *project["optional-dependencies"]["plots"]]
+    extras = [entry for extra in ("dashboards", "plots") for entry in project["optional-dependencies"][extra]]
+    declared = [*project["dependencies"], *extras]
     names = {re.split(r"[<>=! ]", entry)[0].replace("-", "_") for entry in declared}
     modules = {"hydra_core": "hydra", "pyyaml": "yaml"}
     allowed = {modules.get(name, name) for name in names} | set(sys.stdlib_module_names) | {"came", "pretrain", "triton"}

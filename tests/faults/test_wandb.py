@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from pretrain.metrics import read_metrics
+from pretrain.workspace import SECTIONS
 from tests.distributed.test_layout_invariance import write_corpus
 from tests.wandb_records import recorded, rows, rows_of
 
@@ -32,6 +33,13 @@ SETTINGS = (
     "train.eval_samples=8",
     "launch.num_processes=1",
 )
+NOT_IN_THIS_RUN = {"eval/perplexity", "train/mfu"} | {  # of a BERT on a CPU
+    f"train/{name}"
+    for name in (
+        *("clip_share", "confidence_mean", "confidence_std"),
+        *("forward_seconds", "backward_seconds", "communication_seconds"),
+    )
+}
 SWALLOWING_NETWORK = """
 set -e
 for family in all default; do echo 1 > /proc/sys/net/ipv6/conf/$family/disable_ipv6 || true; done
@@ -108,6 +116,14 @@ def test_an_offline_run_s_records_are_its_metrics(runs: Runs, ordinary) -> None:
     assert records[-1]["exit"]["exit_code"] == 0
     config = next(record["run"]["config"]["update"] for record in records if record["type"] == "run")
     assert {name: config[name] for name in ("plan", "versions", "git")} == {name: lines[0][name] for name in ("plan", "versions", "git")}
+
+
+def test_the_dashboard_s_names_are_those_that_a_run_logs(runs: Runs, ordinary) -> None:
+    (records,) = recorded(runs.folder / "runs" / "ordinary")
+    logged = {name for row in rows(records) for name in row}
+    panels = [panel for section in SECTIONS.values() for panel in section]
+    shown = {name for panel in panels for name in (getattr(panel, "metrics", None) or (panel.metric,))}
+    assert shown - logged <= NOT_IN_THIS_RUN and {"train/loss", "eval/loss", "train/memory_optimizer_bytes"} <= shown & logged
 
 
 def test_the_network_is_left_alone(runs: Runs, ordinary, swallowing: tuple[str, ...]) -> None:

@@ -126,7 +126,7 @@ def test_every_requirement_has_a_tested_version_within_its_range():
     lines = (REPOSITORY / "scripts" / "constraints.txt").read_text().splitlines()
     tested = {canonicalize_name(name): version for name, _, version in (line.partition("==") for line in lines if not line.startswith("#"))}
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
-    for entry in [*project["dependencies"], *project["optional-dependencies"]["test"]]:
+    for entry in [*project["dependencies"], *(entry for extra in project["optional-dependencies"].values() for entry in extra)]:
         requirement = Requirement(entry)
         assert requirement.specifier.contains(tested[canonicalize_name(requirement.name)]), entry
 

@@ -8,6 +8,7 @@ import signal
 import textwrap
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -18,9 +19,12 @@ from pretrain.config.compose import compose
 from pretrain.metrics import MetricsWriter, read_metrics
 from pretrain.run_folder import RunFolder
 from pretrain.tracker import Tracker, WandbTracker, make_tracker
-from tests.wandb_records import recorded, rows, rows_of
+from pretrain.wandb_follower import Alerts
+from tests.wandb_records import recorded, rows, rows_of, steps
+from tests.wandb_server import Server
 
 FACTS = {"plan": {"parameters": 12}, "versions": {"torch": "9.9"}, "git": {"commit": "abc", "dirty": True}}
+AXES_OF_STEP_1 = {"step": 1, "samples": 8, "tokens": 64, "wall_seconds": 0.5}
 STAND_IN = """
     import json, os, sys, time
 
@@ -49,11 +53,12 @@ STAND_IN = """
 
     class Run:
         dir = "there/run-1/files"
+        starting_step = 0
 
         def define_metric(self, *names, **options):
             pass
 
-        def log(self, values, commit):
+        def log(self, values, step, commit):
             if fault == "log":
                 raise RuntimeError("lost")
             if fault == "crash":
@@ -84,7 +89,8 @@ class TrackedRun:
     def write_some(self) -> None:
         self.write("start", step=0, unigram_loss=4.5, data_fingerprint="f", plan={"parameters": 12})
         for step in (1, 2):
-            self.write("train", step=step, loss=0.1 + 0.2 * step, lr=1e-30, memory_peak_bytes=3 * 2**40, mfu=None)
+            axes = {"samples": 8 * step, "tokens": 64 * step, "wall_seconds": 0.5 * step}
+            self.write("train", step=step, loss=0.1 + 0.2 * step, lr=1e-30, memory_peak_bytes=3 * 2**40, mfu=None, **axes)
         self.write("eval", step=2, loss=7.0, mlm_accuracy=0.25)
         self.write("end", step=2, samples=64)
 
@@ -129,8 +135,13 @@ def test_the_offline_records_are_the_lines_of_this_process(tmp_path: Path, warni
 
     before, after = recorded(first.folder.path)
     lines = [json.loads(text) for text in first.folder.metrics.read_text().splitlines() if text.endswith("}")]
-    assert rows(before) == rows_of(lines[:5]) and rows(after) == rows_of(lines[5:])
-    assert rows(before)[1] == {"step": 1, "train/loss": 0.1 + 0.2, "train/lr": 1e-30, "train/memory_peak_bytes": 3 * 2**40}
+    assert rows(before) == rows_of(lines)[:5] and rows(after) == rows_of(lines)[5:]
+    assert rows(before)[1] == AXES_OF_STEP_1 | {"train/loss": 0.1 + 0.2, "train/lr": 1e-30, "train/memory_peak_bytes": 3 * 2**40}
+    assert rows(before)[0] == dict.fromkeys(AXES_OF_STEP_1, 0) | {"start/unigram_loss": 4.5}
+    assert (steps(before), steps(after)) == ([0, 1, 2, 3, 4], [6, 7])  # as in the file, whose line 5 is torn
+    metrics = [record["metric"] for record in before if record["type"] == "metric"]
+    assert {metric["name"] for metric in metrics if "name" in metric} == set(AXES_OF_STEP_1)
+    assert [metric["step_metric"] for metric in metrics if "glob_name" in metric] == ["step"]
     runs = [next(record["run"] for record in records if record["type"] == "run") for records in (before, after)]
     assert runs[0]["run_id"] == runs[1]["run_id"] == (first.folder.path / "wandb_id").read_text()
     config = runs[0]["config"]["update"]
@@ -139,14 +150,59 @@ def test_the_offline_records_are_the_lines_of_this_process(tmp_path: Path, warni
     assert not warnings.records
 
 
+def test_an_online_process_uploads_what_those_before_it_could_not(tmp_path: Path, warnings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one run: first lines of which the server has none, then, resumed, those that it lacks; an alert only for one's own."""
+    with Server().running() as server:
+        monkeypatch.setenv("WANDB_BASE_URL", server.url)
+        monkeypatch.setenv("WANDB_API_KEY", "0123456789" * 5)
+        (tmp_path / "it").mkdir()
+        offline = MetricsWriter(tmp_path / "it" / "metrics.jsonl")
+        offline.write("start", step=0, unigram_loss=4.5)
+        offline.write("skip", step=1, reason="spike", samples=8)
+        for step in (1, 2):
+            run = TrackedRun(tmp_path, "tracker.mode=online")
+            run.write("resume", step=step - 1, samples=8 * step)
+            run.write("train", step=step, loss=1.0 / step, samples=8 * step + 8)
+            if step == 2:
+                run.write("skip", step=3, reason="loss_not_finite", samples=32)
+                run.write("end", step=2, samples=32, diverged=True)
+            run.tracker.finish()
+    ((run_id, found),) = server.rows.items()
+    assert run_id == (tmp_path / "it" / "wandb_id").read_text() and not warnings.records
+    assert [row["_step"] for row in found] == list(range(8))
+    lines = [json.loads(text) for text in run.folder.metrics.read_text().splitlines()]
+    assert [{name: value for name, value in row.items() if not name.startswith("_")} for row in found] == rows_of(lines)
+    assert server.configs[run_id]["plan"]["value"] == FACTS["plan"]
+    assert [alert["text"].split(" (")[0] for alert in server.alerts] == [
+        "Step 3 was skipped",
+        "Too many steps in a row were skipped at step 2; the run has ended.",
+    ]
+
+
+def test_a_skip_and_a_divergence_are_alerts() -> None:
+    """The first skip at once, more of them at most once in an hour of the run; what fp16's search for a loss scale skips is ordinary."""
+    told: list[tuple[str, ...]] = []
+    alerts = Alerts(SimpleNamespace(alert=lambda *message: told.append(message)))
+    alerts.see({"kind": "skip", "step": 3, "reason": "gradient_not_finite", "loss_scale": 2.0**15, "wall_seconds": 1.0})
+    for seconds in (2.0, 3.0, 3601.0, 3602.5):
+        about = {"reason": "gradient_not_finite", "parameter": "head.weight", "loss_scale": 1.0}
+        alerts.see({"kind": "skip", "step": 4, "wall_seconds": seconds, **about})
+    alerts.see({"kind": "end", "step": 4, "wall_seconds": 3603.0, "diverged": True})
+    assert told == [
+        ("Step skipped", "Step 4 was skipped (gradient is not finite, head.weight).", "WARN"),
+        ("Step skipped", "Step 4 was skipped (gradient is not finite, head.weight), 3 since the last alert.", "WARN"),
+        ("Run diverged", "Too many steps in a row were skipped at step 4; the run has ended.", "ERROR"),
+    ]
+
+
 MENDS = {
     "import": r"did not start \(half installed\); going on without it",
     "init": r"did not start \(no route to host\); going on without it",
     "log": r"stopped \(lost\); going on without it",
     "crash": r"ended with exit code 7; going on without it",
-    "upload": r"has not taken everything after 45 s; upload the rest with: wandb sync there/run-1",
-    "hang": r"did not finish in 1 s; upload what is missing with: wandb sync .*/it/wandb/\*run-\*",
-    "unreachable": r"is not online \(no route to host\); recording offline, upload later with: wandb sync there/run-1",
+    "upload": r"has not taken everything after 45 s; upload the rest with: python -m pretrain.sync /.*/it",
+    "hang": r"did not finish in 1 s; upload what is missing with: python -m pretrain.sync /.*/it",
+    "unreachable": r"is not online \(no route to host\); recording offline, upload later with: python -m pretrain.sync /.*/it",
 }
 
 

@@ -88,13 +88,13 @@ def test_what_is_no_run_is_said_in_one_line(tmp_path: Path, make, said: str) -> 
 # Weights & Biases -----------------------------------------------------------------------------------------------------------------
 
 _LOG = """
-import json, sys, wandb
-from pretrain.wandb_follower import _log, _SETTINGS
+import json, sys
+from pretrain.wandb_follower import Rows, begin
 folder, lines, config, exit_code = json.load(sys.stdin)
-run = wandb.init(project="p", name="of wandb", id="abc", dir=folder, mode="offline", resume="allow", config=config,
-                 settings=wandb.Settings(**_SETTINGS))
+run = begin({"project": "p", "name": "of wandb", "id": "abc", "dir": folder, "config": config}, "offline")
+rows = Rows()
 for line in lines:
-    _log(run, line)
+    run.log(rows.of(line), commit=True)
 run.finish(exit_code=exit_code)
 """
 
@@ -106,8 +106,9 @@ def by_wandb(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     begun = lines_of(200, 50, 2.0, plan={"ranks": 2})
     resumed = [{"kind": "resume", "step": 100, "samples": 800, "ranks": 2}, *(line for line in begun if line["step"] > 100)]
     elsewhere = tmp_path_factory.mktemp("elsewhere")
-    config = {"optimizer": {"name": "came", "lr": 1e-3}, "objective": {"kind": "mlm"}, "plan": {"ranks": 2}, "versions": {"torch": "2"}}
-    for lines, code in ((begun[:180], 1), ([*resumed, {"kind": "end", "step": 200, "samples": 1600}], 0)):
+    config = {"optimizer": {"name": "came", "lr": 1e-3}, "objective": {"kind": "mlm"}, "seed_group": "came lr 0.001"}
+    config |= {"plan": {"ranks": 2}, "versions": {"torch": "2"}}
+    for lines, code in ((begun[:180], 1), ([*resumed, {"kind": "end", "step": 200, "samples": 1600, "skipped_steps": 0}], 0)):
         job = json.dumps([str(elsewhere), lines, config, code])
         subprocess.run([sys.executable, "-c", _LOG], input=job, text=True, check=True, capture_output=True)
     return folder, elsewhere
@@ -119,9 +120,10 @@ def test_offline_wandb_files_hold_the_same_run(by_wandb: tuple[Path, Path]) -> N
     (same,) = read_runs([elsewhere / "wandb"])
     assert len(same.train) == len(other.train)
     assert (other.name, other.state, other.optimizer, other.step) == ("of wandb", "finished", "came", 200)
-    assert other.made_with == {"ranks": 2, "versions.torch": "2"}
+    assert other.made_with == {"ranks": 2, "versions.torch": "2"} and "seed_group" not in other.settings
     for mine, theirs in ((run.train, other.train), (run.evals, other.evals)):
-        assert theirs.axes["step"].tolist() == mine.axes["step"].tolist()
+        assert set(mine.axes) == set(theirs.axes) > {"step"}
+        assert all(theirs.axes[axis].tolist() == values.tolist() for axis, values in mine.axes.items())
         assert theirs.metrics["loss"].tolist() == mine.metrics["loss"].tolist()
 
 
