@@ -114,7 +114,7 @@ def test_a_closure_is_called_with_gradients_and_its_loss_returned() -> None:
 
 
 def test_update_rms_is_that_of_all_directions_before_the_learning_rate() -> None:
-    from came.optimizer import UpdateStatistics
+    from came.observation import UpdateStatistics
 
     params = parameters()
     set_gradients(params, 1)
@@ -123,7 +123,7 @@ def test_update_rms_is_that_of_all_directions_before_the_learning_rate() -> None
     came.update_statistics = UpdateStatistics()
     came.step()
     moved = torch.cat([(old - param.detach()).flatten() / 0.5 for old, param in zip(before, params, strict=True)])
-    assert came.update_rms() == pytest.approx(float(moved.square().mean().sqrt()), rel=1e-5)
+    assert came.statistics()["update_rms"] == pytest.approx(float(moved.square().mean().sqrt()), rel=1e-5)
 
 
 @pytest.mark.parametrize("optimizer", [CAME, AdamW])
