@@ -82,6 +82,8 @@ OUT_OF_RANGE = {
     "train.precision": ("fp8", "FP32", "float32", "16"),
     "train.grad_accum_dtype": ("bf16", "fp64", "none"),
     "train.profile_steps": ("[3]", "[0,3]", "[5,4]", "[1,2,3]", f"[1,{HUGE}]"),
+    "train.memory_snapshot_steps": ("[3]", "[0,3]", "[5,4]", "[1,2,3]", f"[1,{HUGE}]"),
+    "train.device_peak_tflops": POSITIVE,
     "run.seed": ("-1", HUGE, str(2**63)),
     "run.resume": ("maybe", "true", "AUTO"),
     "run.name": ("a/b", "..", ".", "''", "/", "x" * 300, "'a\\nb'"),
