@@ -1,14 +1,15 @@
 """metrics.jsonl: what happened in a run, one JSON object per line, appended and never rewritten.
 
-Each line has a `kind`: start, startup, memory, train, eval, checkpoint, skip, resume or end. Of a `memory` line each value in bytes is a
-list over the ranks. A `resume` line supersedes every earlier line of a later point of the run, by its `samples` (or, where it has none,
-its `step`); `read_metrics` applies that, and every reader goes through it.
+Each line has a `kind`: start, startup, memory, train, eval, checkpoint, skip, resume, stop (on request) or end. Of a `memory` line each
+value in bytes is a list over the ranks. A `resume` line supersedes every earlier line of a later point of the run, by its `samples` (or,
+where it has none, its `step`); `standing` applies that, and every reader goes through it.
 """
 
 import json
 import logging
 import math
 import os
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -75,19 +76,26 @@ def _is_torn(path: Path) -> bool:
 
 def read_metrics(path: Path) -> list[Line]:
     """The lines that stand, oldest first: without what a later `resume` superseded and without a torn last line."""
+    return standing(_whole_lines(path)) if path.exists() else []
+
+
+def standing(written: Iterable[Line]) -> list[Line]:
+    """Of lines in the order of their writing, those that no later `resume` superseded."""
     lines: list[Line] = []
-    if not path.exists():
-        return lines
-    for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            line = json.loads(text)
-        except json.JSONDecodeError:
-            continue
+    for line in written:
         if line["kind"] == "resume":
             by = "samples" if "samples" in line else "step"
             lines = [earlier for earlier in lines if earlier.get(by, 0) <= line[by]]
         lines.append(line)
     return lines
+
+
+def _whole_lines(path: Path) -> Iterator[Line]:
+    for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            yield json.loads(text)
+        except json.JSONDecodeError:
+            continue
 
 
 def last(lines: list[Line], kind: str) -> Line | None:

@@ -247,10 +247,12 @@ class Trainer:
     def _stop_on_request(self) -> int:
         """A checkpoint, unless nothing has happened yet; the same command goes on from it."""
         if self.progress.position(1) == 0:
+            self._record("stop")
             self.recorder.say("stopped on request before the first step; the same command begins again")
             return STOPPED_ON_REQUEST
         if not self.keeper.is_saved(self.progress):
             return FAULT
+        self._record("stop")
         self.recorder.say(f"stopped on request after step {self.progress.step}; the same command goes on from there")
         return STOPPED_ON_REQUEST
 

@@ -13,6 +13,7 @@ def main(folder: str, rows: str = "12") -> None:
     lines = read_metrics(Path(folder) / "metrics.jsonl")
     start = last(lines, "start")
     plan = start["plan"]
+    epochs = ", ".join(f"{name} {number:.2f}" for name, number in plan["epochs"].items())
     print(
         f"{plan['model']} ({plan['parameters']:,} parameters), {plan['objective']}, {plan['optimizer']} lr {plan['learning_rate']:g}, ",
         end="",
@@ -21,7 +22,7 @@ def main(folder: str, rows: str = "12") -> None:
         f"{plan['ranks']} ranks, ZeRO stage {plan['zero_stage']}, {plan['weights_dtype']}, global batch {plan['global_batch_size']:,} ",
         end="",
     )
-    print(f"x {plan['sequence_length']} tokens, {plan['steps']:,} steps, {plan['epochs']:.2f} epochs.\n")
+    print(f"x {plan['sequence_length']} tokens, {plan['steps']:,} steps, epochs: {epochs}.\n")
     train = [line for line in lines if line["kind"] == "train"]
     every = max(1, len(train) // int(rows))
     table(train[::every] + ([train[-1]] if (len(train) - 1) % every else []), TRAIN, "training")

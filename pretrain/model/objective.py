@@ -28,7 +28,6 @@ class PretrainingModel(nn.Module):
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        attention.use(model)
         self.model = model
 
     @property
@@ -50,6 +49,7 @@ class MaskedLanguageModelling(PretrainingModel):
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__(model)
+        attention.use(model)
         model.cls.predictions.decoder = LossHead.of(model.cls.predictions.decoder)
         self.has_next_sentence = hasattr(model.cls, "seq_relationship")
         self.loss_names = ("mlm", "nsp") if self.has_next_sentence else ("mlm",)
@@ -91,6 +91,7 @@ class CausalLanguageModelling(PretrainingModel):
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__(model)
+        attention.use(model)
         model.lm_head = LossHead.of(model.lm_head)
 
     @property

@@ -79,6 +79,11 @@ def test_wandb_has_its_doors():
     assert not outside(importers("wandb"), r"pretrain/(wandb_follower|report|workspace)\b")
 
 
+def test_matplotlib_is_asked_for_only_by_who_draws():
+    assert not outside(importers("matplotlib"), r"pretrain/report/plots\.py")
+    assert not importers("matplotlib", when_imported_only=True)
+
+
 def test_each_format_has_one_reader():
     assert not outside(importers("datasets"), r"pretrain/data/hub\.py")
     assert not outside(importers("huggingface_hub"), r"pretrain/hub_files\.py")
@@ -112,7 +117,8 @@ def test_imports_point_downwards(file: str):
 
 
 def test_every_library_that_is_imported_is_a_declared_dependency():
-    declared = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["dependencies"]
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    declared = [*project["dependencies"], *project["optional-dependencies"]["plots"]]
     names = {re.split(r"[<>=! ]", entry)[0].replace("-", "_") for entry in declared}
     modules = {"hydra_core": "hydra", "pyyaml": "yaml"}
     allowed = {modules.get(name, name) for name in names} | set(sys.stdlib_module_names) | {"came", "pretrain", "triton"}

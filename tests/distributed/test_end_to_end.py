@@ -144,16 +144,16 @@ def test_metrics_hold_what_was_promised(runs: Runs, family: str) -> None:
     assert last(lines, "start")["versions"]["torch"] == torch.__version__ and "git" in last(lines, "start")
 
 
-@families
-def test_the_time_to_the_first_step_is_stated_by_part(runs: Runs, family: str) -> None:
-    done, line = runs.first[family], last(read_metrics(runs.run_folder(family).metrics), "startup")
+def test_the_time_to_the_first_step_is_stated_by_part(runs: Runs) -> None:
+    folder = runs.run_folder("bert")
+    line = last(read_metrics(folder.metrics), "startup")
     parts = {name: value for name, value in line.items() if name.endswith("_seconds") and name != "wall_seconds"}
     assert list(parts)[:4] == ["python_seconds", "settings_seconds", "prepared_data_seconds", "processes_seconds"]
     assert list(parts)[-2:] == ["first_batch_seconds", "first_step_seconds"]
     assert all(value >= 0 for value in parts.values()) and parts["imports_seconds"] > 0.5
-    (said,) = [text for text in done.stderr.splitlines() if text.startswith("first step begun ")]
+    (said,) = [text for text in runs.errors["bert"].splitlines() if text.startswith("first step begun ")]
     assert f" and done {sum(parts.values()):.1f} s after the command: " in said
-    assert "first step begun" not in (runs.run_folder(family).logs / "rank_1.log").read_text()
+    assert "first step begun" not in (folder.logs / "rank_1.log").read_text()
 
 
 @families

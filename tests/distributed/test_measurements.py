@@ -1,7 +1,6 @@
 """What a run measures of itself, at every stage: memory by part, the optimizer's statistics, the time of a step by part."""
 
 import gc
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,7 +10,6 @@ from statistics import fmean, pstdev
 import pytest
 import torch
 import torch.distributed as dist
-from torch.profiler import ProfilerActivity, profile
 
 import came
 from came.memory import state_bytes
@@ -32,8 +30,8 @@ RANKS = 2
 CELLS = [(stage, precision) for precision in ("fp32", "bf16") for stage in (0, 1, 2, 3) if stage or precision == "fp32"]
 HELD = ("weights_bytes", "masters_bytes", "grads_bytes", "optimizer_bytes", "communication_bytes")
 OPTIMIZERS = {
-    # With these betas some updates are clipped and some are not.
-    "came": (came.CAME, came_step, {"betas": (0.9, 0.9, 0.99), "weight_decay": 0.01}),
+    # So that some updates are clipped and some are not.
+    "came": (came.CAME, came_step, {"betas": (0.9, 0.9, 0.99), "clip_threshold": 1.69, "weight_decay": 0.01}),
     "came corrected": (came.CAME, came_step, {"betas": (0.9, 0.9, 0.99), "bias_correction": True, "weight_decay": 0.01}),
     "adafactor": (came.Adafactor, adafactor_step, {"beta2_decay": -0.3, "relative_step": False, "scale_parameter": False}),
     "adamw": (came.AdamW, None, {}),
@@ -51,26 +49,36 @@ def config_of(stage: int, precision: str) -> Config:
 
 
 def measure_memory(stage: int, precision: str) -> dict:
-    """What PyTorch's CPU allocator gave out from before the model was made until the gradients of a second step were there, and has not
-    taken back: its profiler is told of every block. Beside it, what is said of the parts."""
-    os.environ["KINETO_LOG_LEVEL"] = "5"
+    """What tensors there are when the gradients of a second step are there, that were not there before the model was made, beside what is
+    said of the parts."""
     config = config_of(stage, precision)
     window = [draw_batch("bert", index) for index in range(2)]
-    gc.collect()  # blocks of an earlier engine, given back meanwhile, would be subtracted
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-        model = build_model(config, VOCABULARY)
-        engine = Engine(model, build_optimizer(config.optimizer, model), config, BatchPlan(2 * MICRO_BATCH * RANKS, MICRO_BATCH, RANKS))
-        before = memory_bytes(engine)
-        engine.accumulate(window)
-        engine.step(1e-4)
-        engine.accumulate(window)
-        gc.collect()
-    allocated = sum(event.nbytes() for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]")
+    earlier = tensors_alive()  # held, so that no other tensor gets their place in memory
+    model = build_model(config, VOCABULARY)
+    engine = Engine(model, build_optimizer(config.optimizer, model), config, BatchPlan(2 * MICRO_BATCH * RANKS, MICRO_BATCH, RANKS))
+    before = memory_bytes(engine)
+    engine.accumulate(window)
+    engine.step(1e-4)
+    engine.accumulate(window)
+    allocated = bytes_behind(tensors_alive()) - bytes_behind(earlier)
     assert engine.step(1e-4).applied
     after = memory_bytes(engine)
     by_rank = distributed.over_ranks(after)
     engine.destroy()
     return {"allocated": allocated, "before": before, "after": after, "by rank": by_rank}
+
+
+def tensors_alive() -> list[torch.Tensor]:
+    """Every tensor that anything in this process holds, found without knowing by whom: all are objects of Python's garbage collector, but
+    for gradients that nobody has looked at."""
+    gc.collect()
+    found = [thing for thing in gc.get_objects() if issubclass(type(thing), torch.Tensor) and thing.device.type == "cpu"]
+    return found + [tensor.grad for tensor in found if tensor.is_leaf and tensor.grad is not None]
+
+
+def bytes_behind(tensors: list[torch.Tensor]) -> int:
+    storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors}
+    return sum(storages.values())
 
 
 def measure_statistics(name: str, stage: int, precision: str) -> dict[str, float]:
@@ -141,9 +149,9 @@ def test_memory_by_part_is_what_was_allocated(found: list[dict], cell: tuple) ->
     for rank in range(RANKS):
         memory = found[rank]["memory"][cell]
         parts, before = memory["after"], memory["before"]
-        assert sum(parts[name] for name in HELD) == pytest.approx(memory["allocated"], rel=0.02)
+        assert sum(parts[name] for name in HELD) == pytest.approx(memory["allocated"], rel=1e-3)
         assert parts["peak_bytes"] == sum(parts[name] for name in HELD) + parts["process_bytes"]
-        assert before["grads_bytes"] == before["optimizer_bytes"] == 0 < before["weights_bytes"] == parts["weights_bytes"]
+        assert before["grads_bytes"] == before["optimizer_bytes"] == 0 < before["weights_bytes"] <= parts["weights_bytes"]
         assert {name: values[rank] for name, values in memory["by rank"].items()} == parts
 
 
@@ -185,9 +193,10 @@ def clip_share(whole: Reference, gradients: Sequence[torch.Tensor]) -> float:
     bias = correction(whole, 1)
     moments = [average(state, "exp_avg_sq") / bias for state in whole.states]
     rms = [float((gradient / moment.sqrt()).square().mean().sqrt()) for gradient, moment in zip(gradients, moments, strict=True)]
-    assert all(abs(value - 1) > 1e-4 for value in rms), "too near the threshold to say"
-    assert 0 < sum(value > 1 for value in rms) < len(rms)
-    return fmean(value > 1 for value in rms)
+    threshold = whole.hyper.get("clip_threshold", 1.0)
+    assert all(abs(value - threshold) > 1e-4 for value in rms), "too near the threshold to say"
+    assert 0 < sum(value > threshold for value in rms) < len(rms)
+    return fmean(value > threshold for value in rms)
 
 
 def confidences(whole: Reference) -> dict[str, float]:

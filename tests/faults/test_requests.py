@@ -116,6 +116,8 @@ def test_while_it_trains(folder: Path, number: int) -> None:
     assert "SIGTERM: stopping after this step, with a checkpoint; a second one ends the run at once" in said
     newest = run.latest_checkpoint()
     assert newest is not None
-    steps = [line["step"] for line in read_metrics(run.metrics) if line["kind"] == "train"]
+    lines = read_metrics(run.metrics)
+    assert (lines[-1]["kind"], lines[-1]["step"]) == ("stop", int(newest.name[5:]))
+    steps = [line["step"] for line in lines if line["kind"] == "train"]
     assert steps == list(range(1, int(newest.name[5:]) + 1)) and 3 <= len(steps) < 400
     assert f"stopped on request after step {len(steps)}; the same command goes on from there" in said

@@ -50,7 +50,8 @@ def test_the_wheel_carries_both_packages_and_every_yaml_file(wheel: Path):
     names = set(zipfile.ZipFile(wheel).namelist())
     assert {f"pretrain/_{path.relative_to(REPOSITORY).as_posix()}" for path in (REPOSITORY / "configs").rglob("*.yaml")} <= names
     modules = {path.relative_to(REPOSITORY).as_posix() for folder in ("came", "pretrain") for path in (REPOSITORY / folder).rglob("*.py")}
-    assert modules | {"came/py.typed"} <= names
+    page = {path.relative_to(REPOSITORY).as_posix() for path in (REPOSITORY / "pretrain" / "report" / "page").iterdir()}
+    assert modules | page | {"came/py.typed"} <= names and len(page) > 4
     assert not [name for name in names if name.startswith(("tests/", "scripts/", "configs/"))]
 
 
@@ -75,3 +76,12 @@ def test_the_plan_is_printed_for_ranks_that_are_not_there(elsewhere, tmp_path: P
     assert done.returncode == 0, done.stderr
     assert "32,768" in done.stdout
     assert not list(tmp_path.iterdir())
+
+
+def test_a_report_is_written(elsewhere, tmp_path: Path):
+    run = tmp_path / "demo"
+    run.mkdir()
+    (run / "metrics.jsonl").write_text('{"kind": "train", "step": 1, "loss": 2.0}\n')
+    done = elsewhere("-m", "pretrain.report", "demo", "-o", "page.html")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "page.html").read_text().startswith("<!doctype html>")

@@ -1,0 +1,1 @@
+"""`python -m pretrain.report`: runs beside each other, as a page, a table or plots."""

@@ -1,0 +1,48 @@
+"""Whether two settings differ by more than their seeds do."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+_CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Of two means: first minus second."""
+
+    mean: float
+    low: float | None
+    """The 95 % confidence interval, from `low` to `high`; None where a side has a single seed."""
+    high: float | None
+
+    @property
+    def is_real(self) -> bool | None:
+        """Whether the interval leaves out zero; None where there is none."""
+        return None if self.low is None or self.high is None else self.low > 0 or self.high < 0
+
+
+def difference(first: list[float], second: list[float]) -> Difference:
+    """Welch's interval (1947): the two spreads need not be the same. Each list holds one score per seed."""
+    mean = float(np.mean(first) - np.mean(second))
+    if min(len(first), len(second)) < 2:
+        return Difference(mean, None, None)
+    errors = [float(np.var(scores, ddof=1)) / len(scores) for scores in (first, second)]
+    if sum(errors) == 0:
+        return Difference(mean, mean, mean)
+    degrees = sum(errors) ** 2 / sum(error**2 / (len(scores) - 1) for error, scores in zip(errors, (first, second), strict=True))
+    half = t_quantile(0.5 + _CONFIDENCE / 2, degrees) * math.sqrt(sum(errors))
+    return Difference(mean, mean - half, mean + half)
+
+
+def t_quantile(probability: float, degrees: float) -> float:
+    """Student's t with (not necessarily whole) degrees of freedom, above the median.
+
+    With t = sqrt(degrees) tan(angle) the density is that of cos(angle)^(degrees - 1), which is smooth and bounded for degrees >= 1.
+    """
+    angles = np.linspace(0.0, math.pi / 2, 20001)
+    density = np.cos(angles) ** (degrees - 1)
+    below = np.concatenate([[0.0], np.cumsum((density[1:] + density[:-1]) / 2)])
+    angle = np.interp(2 * probability - 1, below / below[-1], angles)
+    return float(math.sqrt(degrees) * math.tan(angle))
