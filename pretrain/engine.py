@@ -84,7 +84,7 @@ class Engine:
             raise UserError(f"DeepSpeed does not take zero.extra={dict(config.zero.extra)}: {reason}") from error
         self._model = model
         self.gradient_bytes: Counter[str] = Counter()
-        """Bytes of the gradients that this rank held at the last step, by type of device."""
+        """Bytes of the gradients that this rank held at the last step that was observed, by type of device."""
         self._parts: Parts = untimed
         self._owns_the_step = harness_owns_the_step(config)
         self._window_loss = torch.zeros((), device=self.device)
@@ -156,8 +156,8 @@ class Engine:
     def step(self, lr: float, observe_updates: bool = False, refuse: Callable[[float], bool] | None = None) -> StepResult:
         """Apply the accumulated gradient at learning rate `lr`, or skip it if the loss or the gradient is not finite on any rank.
 
-        With `observe_updates` the optimizer's `statistics` speak of this step. A step for whose global gradient norm, before clipping
-        and the same on every rank, `refuse` returns true is skipped too.
+        With `observe_updates` the optimizer's `statistics` and `gradient_bytes` speak of this step. A step for whose global gradient norm,
+        before clipping and the same on every rank, `refuse` returns true is skipped too.
         """
         with self._parts("optimizer"):
             return self._step(lr, observe_updates, refuse)
@@ -167,7 +167,8 @@ class Engine:
             group["lr"] = lr
         self.optimizer.update_statistics = UpdateStatistics() if observe_updates else None
         named = self._local_gradients()
-        self.gradient_bytes = bytes_by_device([*(grad for _, grad in named), *self._gradient_buffers()])
+        if observe_updates or not self.gradient_bytes:
+            self.gradient_bytes = bytes_by_device([*(grad for _, grad in named), *self._gradient_buffers()])
         norms = torch.stack(torch._foreach_norm([grad for _, grad in named])) if named else torch.zeros(0)
         scaler_before = dict(vars(self._loss_scaler)) if self.config.train.precision == "fp16" else {}
         norm = self._global_norm(norms) if refuse else math.nan

@@ -16,11 +16,12 @@ def memory_bytes(engine: Engine) -> dict[str, int]:
     is none, add up to `peak_bytes`.
 
     `weights_bytes`: the model's parameters and buffers, as they are kept between steps. `masters_bytes`: fp32 copies of them; 0 where
-    the optimizer works on the weights. `grads_bytes`: the gradients at the last step, before it used them up. `optimizer_bytes`: the
-    optimizer's state, of which `optimizer_<kind>_bytes` is one quantity, its rows and columns included. `communication_bytes`: the
-    buckets that DeepSpeed keeps from step to step. `peak_bytes`: the most that was ever allocated on the GPU or, on a CPU, the largest
-    resident size of the process. The rest of it is `activations_bytes` on a GPU, with whatever else lived for a moment, and on a CPU
-    `process_bytes`, with Python and its libraries. With `zero.offload=cpu` masters, gradients and state lie in the host's memory.
+    the optimizer works on the weights. `grads_bytes`: the gradients at the last step that was logged, before it used them up.
+    `optimizer_bytes`: the optimizer's state, of which `optimizer_<kind>_bytes` is one quantity, its rows and columns included.
+    `communication_bytes`: the buckets that DeepSpeed keeps from step to step. `peak_bytes`: the most that was ever allocated on the GPU
+    or, on a CPU, the largest resident size of the process. The rest of it is `activations_bytes` on a GPU, with whatever else lived for a
+    moment, and on a CPU `process_bytes`, with Python and its libraries. With `zero.offload=cpu` masters, gradients and state lie in the
+    host's memory.
     """
     counted: set[int] = set()
     weights = bytes_by_device(engine.weights(), counted)
