@@ -249,7 +249,9 @@ def test_text_and_lines_stand_out_from_their_ground(page: Chromium) -> None:
 
 
 def test_fifty_long_runs_are_drawn_soon(browser: Chromium, tmp_path: Path) -> None:
-    runs = [long_run(f"run {place}", 20_000, ("loss", "tokens_per_second"), place // 5, f"o{place % 5}") for place in range(50)]
+    runs = [
+        long_run(f"run {place}", 20_000, ("loss", "tokens_per_second"), place // 5, f"o{place % 5}") for place in range(50)
+    ]
     (tmp_path / "page.html").write_text(render(page_data(runs)))
     browser.size(1280, 2400)
     browser.goto((tmp_path / "page.html").as_uri())

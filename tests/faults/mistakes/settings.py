@@ -46,6 +46,7 @@ WRONG_VALUES = {
     "str": ("[a,b]", "{a: b}", "null", "[]"),
     "list": ("abc", "3", "{a: 1}", "null", "true", "''"),
     "dict": ("abc", "3", "[1,2]", "null"),
+    "any": ("abc", "1.5", "[1,2]", "{a: 1}", "null", "true", "''"),  # train.micro_batch_size: a number or a word
 }
 _NAMES = {int: "int", float: "float", bool: "bool", str: "str"}
 
@@ -56,7 +57,7 @@ def _kind_of(wanted: object) -> tuple[str, bool]:
     if text.startswith(("list", "dict")):
         return text[:4], False
     optional = "None" in text
-    return next(name for cls, name in _NAMES.items() if wanted is cls or (optional and name in text)), optional
+    return next((name for cls, name in _NAMES.items() if wanted is cls or (optional and name in text)), "any"), optional
 
 
 def wrong_type(rng: random.Random) -> Mistake:
