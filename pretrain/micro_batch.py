@@ -118,6 +118,7 @@ class _Trial:
     def __call__(self, size: int) -> tuple[float, float]:
         """The most bytes in use, and seconds, over two micro-steps and an optimizer step: the largest over the ranks."""
         window = 2 * [_full_batch(self._config, self._vocabulary, size)]
+        self._engine.plan = dataclasses.replace(self._engine.plan, micro_batch_size=size)
         self._memory.begin()
         begun = time.perf_counter()
         self._engine.accumulate(window)

@@ -83,7 +83,7 @@ def assemble(
         kept = ~copy
         is_valid = np.full(len(kept), split == VALID)
         if source.valid is None:
-            is_valid[kept] = held_out(_rows(text.digests(), kept), validation_fraction)
+            is_valid[kept] = held_out(_rows(text.digests(), kept), int(kept.sum()), validation_fraction)
         if source.valid is None and kept.sum() == 1:
             segment, index = _segment_of(text, int(kept.argmax()))
             _write_only_document(segment, index, writers, validation_fraction, end_of_document)

@@ -15,6 +15,7 @@ from pretrain.data.masking import Masker
 from pretrain.data.mixture import Mixture, mixture_of
 from pretrain.data.pairs import Pairs, PairSampler
 from pretrain.data.prepared import Prepared, PreparedSource
+from pretrain.data.ranges import ranges
 from pretrain.data.sampler import PlainOrder, ShuffledOrder
 from pretrain.errors import UserError
 
@@ -145,9 +146,9 @@ class PairSamples(SampleMaker):
         in_a = (column >= 1) & (column < first_separator)
         in_second = (column > first_separator) & (column <= last_separator)
         maskable = in_a | (in_second & (column != last_separator))
-        places = column + np.where(in_a, (pairs.a_start - 1)[:, None], pairs.b_start[:, None] - first_separator - 1)
-        input_ids = np.full(places.shape, self._special.pad, dtype=np.int64)
-        input_ids[maskable] = self._tokens[places[maskable]]
+        starts, lengths = np.stack([pairs.a_start, pairs.b_start], axis=1), np.stack([pairs.a_length, pairs.b_length], axis=1)
+        input_ids = np.full(maskable.shape, self._special.pad, dtype=np.int64)
+        input_ids[maskable] = self._tokens[ranges(starts.ravel(), lengths.ravel())]
         input_ids[:, 0] = self._special.cls
         np.put_along_axis(input_ids, first_separator, self._special.sep, axis=1)
         np.put_along_axis(input_ids, last_separator, self._special.sep, axis=1)

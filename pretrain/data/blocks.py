@@ -1,8 +1,10 @@
 """Blocks of equal length cut from the token stream, for masked language modelling on full sequences and for GPT-2."""
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
 from pretrain.data.prepared import Split
+from pretrain.data.ranges import ranges
 
 
 class SeparatedBlocks:
@@ -20,11 +22,15 @@ class SeparatedBlocks:
 
     def read(self, anchors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The blocks (int64 [n, length]), and where they hold text and not a separator (bool [n, length])."""
-        places = anchors[:, None] * self.length + np.arange(self.length)
-        document = np.searchsorted(self._starts, places, side="right") - 1
-        is_text = places != self._starts[document + 1] - 1
-        tokens = self._tokens[np.minimum(places - document, len(self._tokens) - 1)]
-        return np.where(is_text, tokens, self.separator).astype(np.int64), is_text
+        starts = anchors * self.length
+        document = np.searchsorted(self._starts, starts, side="right") - 1
+        num_separators = np.searchsorted(self._starts, starts + self.length, side="right") - 1 - document
+        is_text = np.ones((len(anchors), self.length), dtype=bool)
+        rows = np.repeat(np.arange(len(anchors)), num_separators)
+        is_text[rows, self._starts[ranges(document + 1, num_separators)] - 1 - starts[rows]] = False
+        blocks = np.full(is_text.shape, self.separator, dtype=np.int64)
+        blocks[is_text] = self._tokens[ranges(starts - document, self.length - num_separators)]
+        return blocks, is_text
 
 
 class Blocks:
@@ -37,5 +43,5 @@ class Blocks:
 
     def read(self, anchors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The blocks and their next tokens, each int64 [n, length]."""
-        places = anchors[:, None] * self.length + np.arange(self.length)
-        return self._tokens[places].astype(np.int64), self._tokens[places + 1].astype(np.int64)
+        stretches = sliding_window_view(self._tokens, self.length + 1)[anchors * self.length]
+        return stretches[:, :-1].astype(np.int64), stretches[:, 1:].astype(np.int64)

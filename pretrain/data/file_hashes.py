@@ -12,6 +12,8 @@ from pretrain.errors import UserError
 
 _CHUNK_BYTES = 1 << 20
 _THREADS = 8
+_FILES_AT_ONCE = 1024
+"""The pool keeps two kilobytes for each file that waits."""
 _WORTH_REMEMBERING_BYTES = 1 << 24
 
 
@@ -33,9 +35,10 @@ class FileHashes:
         missing = [index for index, path in enumerate(files) if self._known.get(str(path), [None])[0] != stamps[index]]
         total_bytes = sum(stamps[index][0] for index in missing)
         with Progress("hashing the corpus", total_bytes, self._progress) as bar, ThreadPoolExecutor(_THREADS) as pool:
-            digests = dict(zip(missing, pool.map(lambda index: sha256_of(files[index], bar.advance), missing)))
-        for index, digest in digests.items():
-            self._known[str(files[index])] = [stamps[index], digest]
+            for start in range(0, len(missing), _FILES_AT_ONCE):
+                several = missing[start : start + _FILES_AT_ONCE]
+                for index, digest in zip(several, pool.map(lambda index: sha256_of(files[index], bar.advance), several)):
+                    self._known[str(files[index])] = [stamps[index], digest]
         if total_bytes >= _WORTH_REMEMBERING_BYTES:
             self._write()
         return [self._known[str(path)][1] for path in files]

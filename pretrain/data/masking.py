@@ -33,7 +33,7 @@ class Masker:
         """Mask a batch.
 
         Args:
-            input_ids: int64 [n, T], changed in place.
+            input_ids: int64 [n, T], contiguous, changed in place.
             maskable: bool [n, T], the tokens that may be chosen: no [CLS], [SEP], [PAD].
             num_real: int64 [n], tokens of each sequence with its [CLS] and [SEP], on which the number to predict is reckoned.
             positions: int64 [n], the samples' positions in the run.
@@ -43,15 +43,15 @@ class Masker:
             replaced_by_mask bool [n, P], true where [MASK] now stands.
         """
         columns, used = self._choose(maskable, num_real, positions)
-        labels = np.take_along_axis(input_ids, columns, axis=1)
+        flat_ids = input_ids.reshape(-1)
+        places = columns + input_ids.shape[1] * np.arange(len(input_ids))[:, None]
+        labels = flat_ids[places]
         kind = uniform(random_bits(self.seed, positions, Stream.REPLACEMENT_KIND, self.max_predictions))
-        token_bits = random_bits(self.seed, positions, Stream.REPLACEMENT_TOKEN, self.max_predictions)
-        random_tokens = self._ordinary_ids[integers_below(token_bits, len(self._ordinary_ids))]
         by_mask = used & (kind < _MASK_SHARE)
         by_random = used & (kind >= _MASK_SHARE) & (kind < _MASK_SHARE + _RANDOM_SHARE)
-        replacement = np.where(by_mask, self.mask_id, np.where(by_random, random_tokens, labels))
-        rows, slots = np.nonzero(used)
-        input_ids[rows, columns[rows, slots]] = replacement[rows, slots]
+        token_bits = random_bits(self.seed, positions, Stream.REPLACEMENT_TOKEN, self.max_predictions)[by_random]
+        flat_ids[places[by_mask]] = self.mask_id
+        flat_ids[places[by_random]] = self._ordinary_ids[integers_below(token_bits, len(self._ordinary_ids))]
         return {"masked_positions": columns, "masked_labels": np.where(used, labels, IGNORED_LABEL), "replaced_by_mask": by_mask}
 
     def _choose(self, maskable: np.ndarray, num_real: np.ndarray, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -61,10 +61,12 @@ class Masker:
         """
         length = maskable.shape[1]
         column_mask = np.uint64((1 << (length - 1).bit_length()) - 1)
-        lots = random_bits(self.seed, positions, Stream.MASKED_POSITION, length) & ~column_mask | np.arange(length, dtype=np.uint64)
+        lots = random_bits(self.seed, positions, Stream.MASKED_POSITION, length)
+        lots &= ~column_mask
+        lots |= np.arange(length, dtype=np.uint64)
         lots[~maskable] = np.iinfo(np.uint64).max
-        lots.sort(axis=1)
-        winners = (lots[:, : self.max_predictions] & column_mask).astype(np.int64)
+        lots.partition(self.max_predictions - 1, axis=1)
+        winners = (np.sort(lots[:, : self.max_predictions], axis=1) & column_mask).astype(np.int64)
         wanted = np.maximum(1, np.rint(self.mask_probability * num_real)).astype(np.int64)
         num_predicted = np.minimum(np.minimum(wanted, self.max_predictions), maskable.sum(axis=1))
         used = np.arange(self.max_predictions) < num_predicted[:, None]

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pretrain.data.ranges import ranges
+
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
@@ -45,8 +47,7 @@ class WordMemo:
         numbers = np.fromiter(map(self._number.__getitem__, flat), dtype=np.int64, count=len(flat))
         lengths = self._lengths[numbers]
         ends = np.cumsum(lengths)
-        num_tokens = int(ends[-1]) if len(ends) else 0
-        ids = self._ids[np.repeat(self._starts[numbers] - (ends - lengths), lengths) + np.arange(num_tokens)]
+        ids = self._ids[ranges(self._starts[numbers], lengths)]
         self._forget_the_last()
         word_ends = np.cumsum(np.fromiter(map(len, words), dtype=np.int64, count=len(words)))
         return ids, np.diff(np.concatenate([[0], ends])[word_ends], prepend=0)

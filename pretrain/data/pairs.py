@@ -12,6 +12,7 @@ import numpy as np
 
 from pretrain.data.prepared import Split
 from pretrain.data.random_numbers import Stream, integers_below, random_bits, uniform
+from pretrain.data.ranges import ranges
 
 IS_NEXT, IS_RANDOM = 0, 1
 _FEWEST_TOKENS = 2
@@ -97,13 +98,13 @@ class PairSampler:
 
 def _cut_long_sentences(starts: np.ndarray, documents: np.ndarray, max_tokens: int) -> tuple[np.ndarray, np.ndarray]:
     """Sentence and document starts after every sentence above `max_tokens` is cut into pieces of that length."""
-    num_pieces = -(-np.diff(starts) // max_tokens)
-    if num_pieces.max(initial=1) == 1:
+    long = np.flatnonzero(np.diff(starts) > max_tokens)
+    if not long.size:
         return starts, documents
-    first_piece = np.concatenate([[0], np.cumsum(num_pieces)])
-    piece_in_sentence = np.arange(first_piece[-1]) - np.repeat(first_piece[:-1], num_pieces)
-    piece_starts = np.repeat(starts[:-1], num_pieces) + max_tokens * piece_in_sentence
-    return np.append(piece_starts, starts[-1]), first_piece[documents]
+    num_cuts = (starts[long + 1] - starts[long] - 1) // max_tokens
+    cuts = np.repeat(starts[long], num_cuts) + max_tokens * ranges(np.ones_like(num_cuts), num_cuts)
+    cuts_before = np.concatenate([[0], np.cumsum(num_cuts)])
+    return np.insert(starts, np.repeat(long + 1, num_cuts), cuts), documents + cuts_before[np.searchsorted(long, documents)]
 
 
 def _chunks(starts: np.ndarray, documents: np.ndarray, max_tokens: int) -> np.ndarray:

@@ -24,9 +24,15 @@ class Stream(IntEnum):
 
 def mix(values: np.ndarray) -> np.ndarray:
     """The splitmix64 finaliser: a bijection of uint64 in which every input bit changes every output bit with probability 1/2."""
-    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return values ^ (values >> np.uint64(31))
+    mixed = values >> np.uint64(30)
+    mixed ^= values
+    mixed *= np.uint64(0xBF58476D1CE4E5B9)
+    shifted = mixed >> np.uint64(27)
+    mixed ^= shifted
+    mixed *= np.uint64(0x94D049BB133111EB)
+    np.right_shift(mixed, np.uint64(31), out=shifted)
+    mixed ^= shifted
+    return mixed
 
 
 def random_bits(seed: int, positions: np.ndarray, stream: Stream, count: int | None = None) -> np.ndarray:

@@ -9,31 +9,31 @@ TRAIN, VALID = "train", "valid"
 _DOCUMENTS_AT_ONCE = 1 << 22
 
 
-def held_out(digests: Iterator[np.ndarray], fraction: float) -> np.ndarray:
+def held_out(digests: Iterator[np.ndarray], num_documents: int, fraction: float) -> np.ndarray:
     """Which documents of a source go to validation: those whose hash, as a number in [0, 1), lies below `fraction`.
 
     Neither split stays empty where there are two documents or more: the one nearest to the other side goes there.
 
     Args:
         digests: uint8 [documents, 16] arrays, in order.
+        num_documents: rows of all of them.
         fraction: between 0 and 1.
 
     Returns:
-        bool [documents].
+        bool [num_documents].
     """
-    sides: list[np.ndarray] = [np.zeros(0, dtype=bool)]
+    valid = np.zeros(num_documents, dtype=bool)
     lowest, highest, start = (1.0, 0), (-1.0, 0), 0  # (number, document)
     for digest in digests:
         if len(digest):
             numbers = digest[:, :8].copy().view("<u8")[:, 0] / 2.0**64
-            sides.append(numbers < fraction)
+            valid[start : start + len(digest)] = numbers < fraction
             lowest = min(lowest, (numbers.min(), start + int(numbers.argmin())))
             highest = max(highest, (numbers.max(), start + int(numbers.argmax())), key=lambda pair: pair[0])
             start += len(digest)
-    valid = np.concatenate(sides)
-    if start > 1 and not valid.any():
+    if num_documents > 1 and not valid.any():
         valid[lowest[1]] = True
-    elif start > 1 and valid.all():
+    elif num_documents > 1 and valid.all():
         valid[highest[1]] = False
     return valid
 

@@ -17,7 +17,7 @@ DOCUMENTS = [f"Document {number}." for number in range(2000)]
 
 
 def chosen(texts, fraction, pieces=3):
-    valid = held_out(iter(np.array_split(digests(texts), pieces)), fraction)
+    valid = held_out(iter(np.array_split(digests(texts), pieces)), len(texts), fraction)
     assert valid.shape == (len(texts),) and valid.dtype == bool
     return {text for text, is_valid in zip(texts, valid) if is_valid}
 
