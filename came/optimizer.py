@@ -12,12 +12,12 @@ from math import prod
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from came import layouts, lockstep
 from came.interval import Interval
 from came.layouts import Layout, LayoutError, Shard, local
+from came.observation import Observer, UpdateStatistics
 from came.rules import Kind, Rule
 from came.state import StateViews, allocate, views, working_dtype
 
@@ -38,19 +38,6 @@ class Place:
     """Whether every rank that shares the tensor is known to have found its own."""
 
 
-@dataclass
-class UpdateStatistics:
-    """What was seen of the update directions: their sum of squares (a device scalar) and element count on this rank."""
-
-    sum_of_squares: Tensor | None = None
-    numel: int = 0
-
-    def observe(self, direction: Tensor) -> None:
-        squares = direction.square().sum()
-        self.sum_of_squares = squares if self.sum_of_squares is None else self.sum_of_squares + squares
-        self.numel += direction.numel()
-
-
 class ShardedOptimizer(torch.optim.Optimizer):
     """Runs one rule, exactly, on unsharded parameters, under DeepSpeed ZeRO stages 0-3 and under FSDP2.
 
@@ -61,7 +48,7 @@ class ShardedOptimizer(torch.optim.Optimizer):
 
     Attributes:
         traffic: collective calls and bytes of the last `step()`.
-        update_statistics: None, or what the updates are to be added up in; see `update_rms`.
+        update_statistics: None, or what the updates are to be added up in; see `statistics`.
     """
 
     rule: Rule
@@ -199,7 +186,7 @@ class ShardedOptimizer(torch.optim.Optimizer):
         return None
 
     def _jobs(self, scale: Tensor | None) -> Iterator[lockstep.Job]:
-        observe = self.update_statistics.observe if self.update_statistics is not None else lambda direction: None
+        observer = self.update_statistics or Observer()
         for group in self.param_groups:
             hyper = {**group, "lr": float(group["lr"])}
             for handed in group["params"]:
@@ -215,19 +202,23 @@ class ShardedOptimizer(torch.optim.Optimizer):
                 if scale is not None or group["maximize"]:
                     grad = grad * ((1.0 if scale is None else scale.to(grad.device)) * (-1.0 if group["maximize"] else 1.0))
                 for shard, state in zip(place.shards, all_views, strict=True):
-                    update = self.rule.update(shard.interval, shard.of(weights), shard.of(grad), state, hyper, observe)
+                    update = self.rule.update(shard.interval, shard.of(weights), shard.of(grad), state, hyper, observer)
                     yield lockstep.Job(_finish(update, place.handed, weights), shard.group)
 
-    def update_rms(self) -> float:
-        """Root mean square, over all parameters and ranks, of the update directions (before the learning rate) in
-        `update_statistics`; 0 where there were none. A collective call under ZeRO; it waits for the device."""
-        updates = self.update_statistics or UpdateStatistics()
-        totals = torch.tensor([float(updates.sum_of_squares or 0.0), float(updates.numel)], dtype=torch.float64)
-        places = list(self._places.values())
-        if any(place.layout.partitioned for place in places):
-            totals = lockstep.all_reduce(totals, dist.ReduceOp.SUM, None)
-        sum_of_squares, numel = totals.tolist()
-        return (sum_of_squares / max(numel, 1.0)) ** 0.5
+    def statistics(self) -> dict[str, float]:
+        """What `update_statistics` saw of the last step, over all parameters and ranks; exact however they are sharded.
+
+        `update_rms`: root mean square of the update directions, before the learning rate; 0 where there were none. `clip_share`, of
+        CAME and Adafactor: the share of the parameters whose update was divided for its RMS, those above `clip_threshold`.
+        `confidence_mean` and `confidence_std`, of CAME: mean and standard deviation over the matrices of `1 / sqrt(mean of S)`, where
+        `S = r c / mean(r)` is the averaged instability of Algorithm 2, lines 8-11, and `1 / sqrt(S)` is what multiplies the momentum
+        (with `bias_correction`, `S` stands for `(1 - beta1^t)^2 / (1 - beta3^t) S`, which does). A stack of matrices counts as so many.
+        The mean over a matrix's elements is one of S and not of `1 / sqrt(S)`: rows that never have a gradient, such as those of
+        positions beyond the sequence length, have some 1e8 there and would drown all others.
+
+        A collective call under ZeRO; it waits for the device.
+        """
+        return (self.update_statistics or UpdateStatistics()).read(any(place.layout.partitioned for place in self._places.values()))
 
 
 def _finish(update: lockstep.Coroutine, handed: Tensor, weights: Tensor) -> lockstep.Coroutine:

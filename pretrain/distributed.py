@@ -90,6 +90,17 @@ def max_over_ranks(values: dict[str, float]) -> dict[str, float]:
     return _reduce(values, dist.ReduceOp.MAX)
 
 
+def over_ranks(values: dict[str, int]) -> dict[str, list[int]]:
+    """Each value on every rank, in the order of the ranks, exact below 2^53; all ranks give the same keys."""
+    packed = torch.tensor([float(value) for value in values.values()], dtype=torch.float64, device=device())
+    gathered = [packed]
+    if world_size() > 1:
+        gathered = [torch.empty_like(packed) for _ in range(world_size())]
+        dist.all_gather(gathered, packed)
+    columns = torch.stack(gathered, dim=1).long().tolist()
+    return dict(zip(values, columns, strict=True))
+
+
 def cpu_group() -> Any:
     """A further group of all ranks, whose collectives run on the CPU: for a thread of its own, and for what must not wait for the GPU.
     A collective call."""

@@ -13,6 +13,7 @@ import logging
 import math
 import os
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -22,13 +23,16 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from came.optimizer import ShardedOptimizer, UpdateStatistics
+from came.observation import UpdateStatistics
+from came.optimizer import ShardedOptimizer
 from pretrain import distributed
 from pretrain.batch_plan import BatchPlan
 from pretrain.config.schema import Config
 from pretrain.engine_settings import deepspeed_config, harness_owns_the_step
 from pretrain.errors import UserError
 from pretrain.model.objective import Batch, PretrainingModel, Sums, combine
+from pretrain.storages import bytes_by_device
+from pretrain.timeline import Parts, Timeline, collectives_timed, untimed
 
 
 @dataclass(frozen=True)
@@ -79,8 +83,9 @@ class Engine:
             reason = " ".join(str(error).split("For further information")[0].split())  # the rest of DeepSpeed's settings are ours
             raise UserError(f"DeepSpeed does not take zero.extra={dict(config.zero.extra)}: {reason}") from error
         self._model = model
-        self.gradient_bytes = 0
-        """Bytes of the gradient pieces that this rank held at the last step."""
+        self.gradient_bytes: Counter[str] = Counter()
+        """Bytes of the gradients that this rank held at the last step that was observed, by type of device."""
+        self._parts: Parts = untimed
         self._owns_the_step = harness_owns_the_step(config)
         self._window_loss = torch.zeros((), device=self.device)
         if config.train.precision == "fp16":
@@ -122,11 +127,13 @@ class Engine:
         with _explained(self.plan.micro_batch_size):
             for index, batch in enumerate(window):
                 self._engine.set_gradient_accumulation_boundary(index == len(window) - 1)
-                loss = combine(self._engine(self._to_device(batch)), counts, self._model.loss_names)
+                with self._parts("forward"):
+                    loss = combine(self._engine(self._to_device(batch)), counts, self._model.loss_names)
                 # DeepSpeed averages gradients over the ranks: make that the sum that a global mean needs. A loss can be infinite while its
                 # gradient is not (or not yet, in bf16): NaN then takes its place, and every rank finds it in the reduced gradient.
                 factor = torch.where(loss.detach().isfinite(), float(self.plan.world_size), math.nan)
-                self._engine.backward(loss * factor, scale_wrt_gas=False)
+                with self._parts("backward"):
+                    self._engine.backward(loss * factor, scale_wrt_gas=False)
                 total += loss.detach()
         self._window_loss = total
         return total
@@ -149,14 +156,19 @@ class Engine:
     def step(self, lr: float, observe_updates: bool = False, refuse: Callable[[float], bool] | None = None) -> StepResult:
         """Apply the accumulated gradient at learning rate `lr`, or skip it if the loss or the gradient is not finite on any rank.
 
-        With `observe_updates` the optimizer's `update_rms` speaks of this step. A step for whose global gradient norm, before clipping
-        and the same on every rank, `refuse` returns true is skipped too.
+        With `observe_updates` the optimizer's `statistics` and `gradient_bytes` speak of this step. A step for whose global gradient norm,
+        before clipping and the same on every rank, `refuse` returns true is skipped too.
         """
+        with self._parts("optimizer"):
+            return self._step(lr, observe_updates, refuse)
+
+    def _step(self, lr: float, observe_updates: bool, refuse: Callable[[float], bool] | None) -> StepResult:
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.optimizer.update_statistics = UpdateStatistics() if observe_updates else None
         named = self._local_gradients()
-        self.gradient_bytes = sum(grad.numel() * grad.element_size() for _, grad in named)
+        if observe_updates or not self.gradient_bytes:
+            self.gradient_bytes = bytes_by_device([*(grad for _, grad in named), *self._gradient_buffers()])
         norms = torch.stack(torch._foreach_norm([grad for _, grad in named])) if named else torch.zeros(0)
         scaler_before = dict(vars(self._loss_scaler)) if self.config.train.precision == "fp16" else {}
         norm = self._global_norm(norms) if refuse else math.nan
@@ -240,6 +252,11 @@ class Engine:
             if place.handed.grad is not None and shard.interval.numel
         ]
 
+    def _gradient_buffers(self) -> Iterator[Tensor]:
+        """What else holds gradients from micro-step to micro-step."""
+        yield from (param.grad for param in self.names if param.grad is not None)
+        yield from filter(torch.is_tensor, [getattr(self._engine.optimizer, "grad_partitions_flat_buffer", None)])  # ZeRO-3
+
     def _not_finite(self, names: Sequence[str], norms: Tensor, grad_norm: float) -> StepResult:
         """What was not finite, and on which parameter first; asks all ranks."""
         mine = {name for name, finite in zip(names, norms.isfinite().tolist(), strict=True) if not finite}
@@ -247,6 +264,38 @@ class Engine:
         bad = set().union(*bad_names)
         first = next((name for name in self.names.values() if name in bad), None)
         return StepResult(False, grad_norm, "loss_not_finite" if any(bad_losses) else "gradient_not_finite", first)
+
+    # What it costs ------------------------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def timed(self, wanted: bool) -> Iterator[Parts]:
+        """Around one step: gives what takes its parts and, if they are wanted, is a `Timeline`, in which `accumulate` is `forward` and
+        `backward`, `step` is `optimizer` (the norm and the check of the gradient included), and collectives are `communication`."""
+        if not wanted:
+            yield untimed
+            return
+        timeline = self._parts = Timeline(self.device)
+        try:
+            with collectives_timed(timeline, _communication_backend()):
+                yield timeline
+        finally:
+            timeline.end()
+            self._parts = untimed
+
+    def weights(self) -> Iterator[Tensor]:
+        """The model's parameters and buffers, as this rank keeps them: under ZeRO-3 its share and, whole, those too small to be cut."""
+        yield from self.model.buffers()
+        for param in self.model.parameters():
+            yield param
+            yield from filter(torch.is_tensor, [getattr(param, "ds_tensor", None)])
+
+    def communication_buffers(self) -> Iterator[Tensor]:
+        """Buckets and staging buffers that DeepSpeed holds now: ZeRO-3 always, the others within an accumulation window alone."""
+        inner = self._engine.optimizer
+        for bucket in getattr(inner, "ipg_buckets", {}).values():
+            yield from [bucket.buffer] if torch.is_tensor(bucket.buffer) else bucket.buffer or ()
+        for name in ("temp_grad_buffer_for_cpu_offload", "temp_grad_buffer_for_gpu_offload"):
+            yield from filter(torch.is_tensor, [getattr(inner, name, None)])
 
     # Evaluation ---------------------------------------------------------------------------------------------------------------
 
@@ -307,6 +356,13 @@ def import_deepspeed() -> Any:
     deepspeed.utils.logger.setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", message=".*`torch.distributed.*` is deprecated", category=FutureWarning)  # DeepSpeed's own calls
     return deepspeed
+
+
+def _communication_backend() -> Any:
+    """What DeepSpeed's collectives go through."""
+    import deepspeed.comm
+
+    return deepspeed.comm.comm.cdb
 
 
 def _import_muon() -> None:

@@ -1,8 +1,8 @@
 """metrics.jsonl: what happened in a run, one JSON object per line, appended and never rewritten.
 
-Each line has a `kind`: start, startup, train, eval, checkpoint, skip, resume, stop (on request) or end. A `resume` line supersedes every
-earlier line of a later point of the run, by its `samples` (or, where it has none, its `step`); `standing` applies that, and every reader
-goes through it.
+Each line has a `kind`: start, startup, memory, train, eval, checkpoint, skip, resume, stop (on request) or end. Of a `memory` line each
+value in bytes is a list over the ranks. A `resume` line supersedes every earlier line of a later point of the run, by its `samples` (or,
+where it has none, its `step`); `standing` applies that, and every reader goes through it.
 """
 
 import json

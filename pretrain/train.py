@@ -2,8 +2,6 @@
 
 import hashlib
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -31,7 +29,7 @@ from pretrain.model.flops import Utilisation
 from pretrain.model.pretrained import export
 from pretrain.optim import build_optimizer
 from pretrain.plan import make_plan
-from pretrain.profiling import StepProfiler
+from pretrain.profiling import MemorySnapshot, StepProfiler
 from pretrain.recorder import Recorder
 from pretrain.run_folder import Beginning, RunFolder
 from pretrain.schedule import learning_rate
@@ -39,6 +37,10 @@ from pretrain.shared_data import open_on_all_ranks
 from pretrain.spikes import SpikeGuard
 from pretrain.stopwatch import Stopwatch
 from pretrain.summary import summarise
+from pretrain.timeline import OTHER, Timeline
+
+_MEMORY_EVERY = 10
+"""Lines of `train` to one of every rank's `memory`, which changes little after the first step."""
 
 
 def train(config: Config, prepared_folder: Path) -> int:
@@ -93,9 +95,10 @@ class Trainer:
         self.keeper = Keeper(self.engine, config, folder, self.recorder, prepared.tokenizer_dir, self._about())
         self._control = distributed.cpu_group() if torch.cuda.is_available() else None
         self.stopwatch = Stopwatch(self.recorder.earlier_seconds)
-        profiled = config.train.profile_steps if distributed.is_main() else []
+        profiled, remembered = (config.train.profile_steps, config.train.memory_snapshot_steps) if distributed.is_main() else ([], [])
         self.profiler = StepProfiler(profiled, folder.profile, distributed.rank(), self.recorder.say)
-        self._layout_told = False
+        self.snapshot = MemorySnapshot(remembered, folder.profile, distributed.rank(), self.recorder.say)
+        self._layout_told = self._memory_told = False
         self._epochs: dict[str, int] = {}
 
     def run(self) -> int:
@@ -136,17 +139,17 @@ class Trainer:
         while progress.step < config.num_steps:
             if self._is_asked_to_stop():
                 return self._stop_on_request()
-            with self.profiler.step(progress.step + 1), self.stopwatch("step"):
-                with self.stopwatch("data"):
+            logged = self._is_due(config.log_every_steps, progress.step + 1) or progress.step == 0
+            recorded = self.profiler.step(progress.step + 1), self.snapshot.step(progress.step + 1)
+            with recorded[0], recorded[1], self.stopwatch("step"), self.engine.timed(logged) as parts:
+                with self.stopwatch("data"), parts("data"):
                     window = next(stream)
                 self.utilisation.add(window)
                 startup.mark("first_batch")
                 self._seed_dropout()
-                logged = self._is_due(config.log_every_steps, progress.step + 1) or progress.step == 0
                 lr = learning_rate(self.config.schedule, self.config.optimizer.lr, progress.step, config.num_steps)
                 loss = self.engine.accumulate(window)
-                with self._optimizer_time(logged):
-                    result = self.engine.step(lr, observe_updates=logged, refuse=refuse)
+                result = self.engine.step(lr, observe_updates=logged, refuse=refuse)
             self._tell_startup()
             if not result.applied:
                 skipped_in_a_row += not result.loss_scale_search
@@ -159,8 +162,9 @@ class Trainer:
                 self.guard.accept(result.grad_norm)
             progress.step += 1
             self._tell(progress.step)
+            memory = self._measure_memory(logged)
             if logged:
-                self._log(loss, lr, result)
+                self._log(loss, lr, result, parts, memory)
             if self._is_due(config.eval_every_steps, progress.step):
                 self._evaluate()
             if self._is_due(config.checkpoint_every_steps, progress.step):
@@ -213,6 +217,7 @@ class Trainer:
             self.recorder.say(f"going on from step {self.progress.step} of the run in {self.folder.path}")
             if changed:
                 self.recorder.say(f"changed since then, without an effect on the mathematics: {'; '.join(changed)}")
+        self._record("memory", **distributed.over_ranks(memory_bytes(self.engine)))
 
     def _take_initial_weights(self) -> dict[str, Any]:
         """Begin with weights from elsewhere, where they are given; what the record says of them."""
@@ -298,36 +303,38 @@ class Trainer:
         """Passes over each source that are behind."""
         return {name: int(epochs) for name, epochs in self.training.epochs(self.progress.position(self.batch.global_batch_size)).items()}
 
-    @contextmanager
-    def _optimizer_time(self, logged: bool) -> Iterator[None]:
-        """Time the optimizer in the steps that are logged: on a GPU the clock can begin only when the gradients are there."""
-        if not logged:
-            yield
-            return
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        with self.stopwatch("optimizer"):
-            yield
-
     def _seed_dropout(self) -> None:
         """Dropout follows from (seed, position, rank), so that a resumed run draws what the uninterrupted one would have."""
         key = f"{self.config.run.seed} {self.progress.position(self.batch.global_batch_size)} {distributed.rank()}"
         torch.manual_seed(int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "little"))
 
-    def _log(self, loss: torch.Tensor, lr: float, result: StepResult) -> None:
-        mean_loss, update_rms = self.engine.mean_loss(loss), self.engine.optimizer.update_rms()
-        memory = {name: int(value) for name, value in distributed.max_over_ranks(memory_bytes(self.engine)).items()}
-        seconds = self.stopwatch.read()
+    def _measure_memory(self, logged: bool) -> dict[str, list[int]]:
+        """Each rank's memory in a step that is logged; a line of its own after the first of this process, and then with every tenth."""
+        if not logged and self._memory_told:
+            return {}
+        memory = distributed.over_ranks(memory_bytes(self.engine))
+        if not self._memory_told or self._is_due(_MEMORY_EVERY * self.config.train.log_every_steps, self.progress.step):
+            self._record("memory", **memory)
+            self._memory_told = True
+        return memory
+
+    def _log(self, loss: torch.Tensor, lr: float, result: StepResult, timeline: Timeline, memory: dict[str, list[int]]) -> None:
+        """`step_seconds` and `data_seconds` are means over the steps since the last line; the other parts are those of this step."""
+        mean_loss, statistics = self.engine.mean_loss(loss), self.engine.optimizer.statistics()
+        seconds, parts = self.stopwatch.read(), timeline.seconds()
+        largest = {f"memory_{name}": max(values) for name, values in memory.items()}
         self._record(
             "train",
             loss=mean_loss,
             lr=lr,
             grad_norm=result.grad_norm,
-            update_rms=update_rms,
+            **statistics,
             tokens_per_second=self.plan.tokens_per_step / seconds["step_seconds"],
             mfu=self.utilisation.read(seconds["step_seconds"]),
             **seconds,
-            **memory,
+            **{f"{part}_seconds": parts.get(part, 0.0) for part in ("forward", "backward", "communication", "optimizer", OTHER)},
+            memory_params_bytes=max(map(sum, zip(memory["weights_bytes"], memory["masters_bytes"]))),
+            **largest,
             **self._drawn(),
         )
 

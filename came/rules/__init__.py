@@ -14,6 +14,7 @@ from torch import Tensor
 
 from came.interval import Interval
 from came.lockstep import Coroutine
+from came.observation import Observer
 
 
 class Kind(Enum):
@@ -28,21 +29,18 @@ class Kind(Enum):
 StateSpec = dict[str, Kind]
 
 
-Observe = Callable[[Tensor], None]
-
-
 @dataclass(frozen=True)
 class Rule:
     """One optimizer's mathematics.
 
-    `update(interval, param, grad, state, hyper, observe)` changes `param` and `state` in place and leaves `grad` as it is, all of them
-    (numel,) and float32 (float64 where the parameters are); it shows `observe` every part of the direction it moves along, of all that
-    the learning rate multiplies. `state(interval)` names what it keeps. `hyper` is the parameter group, whose values `check(hyper)` has
-    found to be in their ranges.
+    `update(interval, param, grad, state, hyper, observer)` changes `param` and `state` in place and leaves `grad` as it is, all of them
+    (numel,) and float32 (float64 where the parameters are); it shows `observer` every part of the direction it moves along and, where
+    it has them, how the update was clipped and CAME's confidence. `state(interval)` names what it keeps. `hyper` is the parameter group,
+    whose values `check(hyper)` has found to be in their ranges.
     """
 
     name: str
-    update: Callable[[Interval, Tensor, Tensor, dict[str, Tensor], dict[str, Any], Observe], Coroutine]
+    update: Callable[[Interval, Tensor, Tensor, dict[str, Tensor], dict[str, Any], Observer], Coroutine]
     state: Callable[[Interval], StateSpec]
     check: Callable[[dict[str, Any]], None]
 
@@ -64,10 +62,10 @@ def state_numel(kind: Kind, interval: Interval) -> int:
     return prod(state_shape(kind, interval))
 
 
-def step_(param: Tensor, direction: Tensor, lr: float, observe: Observe) -> None:
+def step_(param: Tensor, direction: Tensor, lr: float, observer: Observer) -> None:
     """`param -= lr * direction`, in place."""
     param.add_(direction, alpha=-lr)
-    observe(direction)
+    observer.direction(direction)
 
 
 def add_decay_(direction: Tensor, param: Tensor, hyper: dict[str, Any]) -> Tensor:

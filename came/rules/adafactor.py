@@ -12,14 +12,17 @@ from torch import Tensor
 
 from came.interval import Interval
 from came.lockstep import Coroutine, Sum
+from came.observation import Observer
 from came.optimizer import ShardedOptimizer
-from came.rules import Kind, Observe, Rule, StateSpec, add_decay_, step_
+from came.rules import Kind, Rule, StateSpec, add_decay_, step_
 from came.rules.checks import check as require
 from came.rules.checks import check_common, check_decay, check_eps_pair, check_positive
 from came.rules.factors import averaged_factors, clipping, scaled
 
 
-def update(interval: Interval, param: Tensor, grad: Tensor, state: dict[str, Tensor], hyper: dict[str, Any], observe: Observe) -> Coroutine:
+def update(
+    interval: Interval, param: Tensor, grad: Tensor, state: dict[str, Tensor], hyper: dict[str, Any], observer: Observer
+) -> Coroutine:
     """One update of the elements of `interval`; two reductions."""
     eps1, eps2 = hyper["eps"]
     step = int(state["step"])
@@ -42,6 +45,7 @@ def update(interval: Interval, param: Tensor, grad: Tensor, state: dict[str, Ten
     # Clip by the RMS over the whole parameter (Alg. 4 line 9).
     (squares,) = yield Sum(interval.sum(lambda *views: divided(*views).square_(), grad, *moments, factors=factors))
     clip = clipping(interval, squares, hyper)
+    observer.clipping(interval, clip)
 
     # The step, relative to time and to the size of the parameter (Alg. 4 lines 3 and 10).
     lr = min(hyper["lr"], step**-0.5) if hyper["relative_step"] else hyper["lr"]
@@ -52,7 +56,7 @@ def update(interval: Interval, param: Tensor, grad: Tensor, state: dict[str, Ten
         if hyper["beta1"] is not None:
             direction = m.lerp_(direction, 1 - hyper["beta1"]).clone()
         direction = add_decay_(direction, p, hyper).mul_(size)
-        step_(p, direction, lr, observe)
+        step_(p, direction, lr, observer)
 
     interval.each(move, param, state.get("exp_avg", grad), grad, *moments, factors=factors)
 

@@ -6,19 +6,22 @@ from torch import Tensor
 
 from came.interval import Interval
 from came.lockstep import Coroutine
+from came.observation import Observer
 from came.optimizer import ShardedOptimizer
-from came.rules import Kind, Observe, Rule, StateSpec, add_decay_, step_
+from came.rules import Kind, Rule, StateSpec, add_decay_, step_
 from came.rules.checks import check_betas, check_common, check_positive
 
 
-def update(interval: Interval, param: Tensor, grad: Tensor, state: dict[str, Tensor], hyper: dict[str, Any], observe: Observe) -> Coroutine:
+def update(
+    interval: Interval, param: Tensor, grad: Tensor, state: dict[str, Tensor], hyper: dict[str, Any], observer: Observer
+) -> Coroutine:
     """One update, element by element: it needs nothing from the other ranks."""
     step = int(state["step"])
 
     def move(p: Tensor, g: Tensor, m: Tensor, v: Tensor) -> None:
         average_moments(g, m, v, hyper)
         direction = add_decay_(adam_direction(m, v, step, hyper), p, hyper)
-        step_(p, direction, hyper["lr"], observe)
+        step_(p, direction, hyper["lr"], observer)
 
     interval.each(move, param, grad, state["exp_avg"], state["exp_avg_sq"])
     return

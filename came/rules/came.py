@@ -11,20 +11,23 @@ from torch import Tensor
 
 from came.interval import Interval
 from came.lockstep import Coroutine, Sum
+from came.observation import Observer
 from came.optimizer import ShardedOptimizer
-from came.rules import Kind, Observe, Rule, StateSpec
+from came.rules import Kind, Rule, StateSpec
 from came.rules.checks import check_betas, check_common, check_eps_pair, check_positive
 from came.rules.factors import averaged_factors, clipping, scaled, squares_of_scaled
 from came.rules.variants import move
 
 
-def update(interval: Interval, param: Tensor, grad: Tensor, state: dict[str, Tensor], hyper: dict[str, Any], observe: Observe) -> Coroutine:
+def update(
+    interval: Interval, param: Tensor, grad: Tensor, state: dict[str, Tensor], hyper: dict[str, Any], observer: Observer
+) -> Coroutine:
     """One update of the elements of `interval`; three reductions for a matrix, one for a vector."""
-    return (_update_matrix if interval.factored else _update_vector)(interval, param, grad, state, hyper, observe)
+    return (_update_matrix if interval.factored else _update_vector)(interval, param, grad, state, hyper, observer)
 
 
 def _update_matrix(
-    interval: Interval, param: Tensor, grad: Tensor, state: dict[str, Tensor], hyper: dict[str, Any], observe: Observe
+    interval: Interval, param: Tensor, grad: Tensor, state: dict[str, Tensor], hyper: dict[str, Any], observer: Observer
 ) -> Coroutine:
     beta1, beta2, beta3 = hyper["betas"]
     eps1, eps2 = hyper["eps"]
@@ -37,7 +40,9 @@ def _update_matrix(
 
     # The update that it gives (line 5), clipped by its RMS over the whole parameter (line 6).
     (sum_of_squares,) = yield Sum(interval.sum(squares_of_scaled, grad, factors=(row, col)))
-    row /= clipping(interval, sum_of_squares, hyper)
+    clip = clipping(interval, sum_of_squares, hyper)
+    observer.clipping(interval, clip)
+    row /= clip
 
     # Its momentum (line 7), and how far it strays from that, factored (lines 8-10).
     def squared_lag(g: Tensor, m: Tensor, row: Tensor, col: Tensor) -> Tensor:
@@ -48,13 +53,14 @@ def _update_matrix(
     sums = yield Sum(*(beta1**2 * lags for lags in interval.row_col_sums(squared_lag, grad, state["exp_avg"], factors=(row, col))))
     row, col = averaged_factors(interval, state["exp_avg_res_row"], state["exp_avg_res_col"], sums, 1 - beta3, eps2)
     row *= bias3**0.5 / bias1
+    observer.confidence(interval, row, col)
 
     # The step along the momentum over the root of that (lines 11-12).
-    yield from move(interval, param, grad, state["exp_avg"], scaled, (row, col), hyper, observe)
+    yield from move(interval, param, grad, state["exp_avg"], scaled, (row, col), hyper, observer)
 
 
 def _update_vector(
-    interval: Interval, param: Tensor, grad: Tensor, state: dict[str, Tensor], hyper: dict[str, Any], observe: Observe
+    interval: Interval, param: Tensor, grad: Tensor, state: dict[str, Tensor], hyper: dict[str, Any], observer: Observer
 ) -> Coroutine:
     """The same with a full second moment and without a confidence, as in the authors' implementation."""
     beta1, beta2, _ = hyper["betas"]
@@ -66,10 +72,12 @@ def _update_vector(
         return (g * v.rsqrt()).square_().mul_(bias2)
 
     (sum_of_squares,) = yield Sum(interval.sum(squared_update, grad, state["exp_avg_sq"]))
-    scale = bias2**0.5 / clipping(interval, sum_of_squares, hyper)
+    clip = clipping(interval, sum_of_squares, hyper)
+    observer.clipping(interval, clip)
+    scale = bias2**0.5 / clip
     interval.each(lambda g, v, m: m.lerp_((g * v.rsqrt()).mul_(scale), 1 - beta1), grad, state["exp_avg_sq"], state["exp_avg"])
 
-    yield from move(interval, param, grad, state["exp_avg"], lambda m: m / bias1, (), hyper, observe)
+    yield from move(interval, param, grad, state["exp_avg"], lambda m: m / bias1, (), hyper, observer)
     if hyper["legacy_1d"]:
         state["exp_avg"].mul_(hyper["lr"])
 

@@ -11,14 +11,17 @@ from torch import Tensor
 from came.interval import Interval
 from came.layouts import LayoutError
 from came.lockstep import Coroutine, Sum
+from came.observation import Observer
 from came.optimizer import ShardedOptimizer, flat_gradient
-from came.rules import Observe, Rule, add_decay_, step_
+from came.rules import Rule, add_decay_, step_
 from came.rules.adamw import adam_direction, average_moments, state
 from came.rules.adamw import check as check_as_adamw
 from came.rules.checks import check_positive
 
 
-def update(interval: Interval, param: Tensor, grad: Tensor, state: dict[str, Tensor], hyper: dict[str, Any], observe: Observe) -> Coroutine:
+def update(
+    interval: Interval, param: Tensor, grad: Tensor, state: dict[str, Tensor], hyper: dict[str, Any], observer: Observer
+) -> Coroutine:
     """One update of the elements of `interval`; one reduction, for the norms over the whole parameter."""
     moments, step = (state["exp_avg"], state["exp_avg_sq"]), int(state["step"])
 
@@ -36,7 +39,7 @@ def update(interval: Interval, param: Tensor, grad: Tensor, state: dict[str, Ten
 
     def move(p: Tensor, m: Tensor, v: Tensor) -> None:
         scaled = direction(p, m, v).mul_(ratio)
-        step_(p, scaled, hyper["lr"], observe)
+        step_(p, scaled, hyper["lr"], observer)
 
     interval.each(move, param, *moments)
 

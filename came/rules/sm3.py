@@ -13,13 +13,16 @@ from torch import Tensor
 
 from came.interval import Interval
 from came.lockstep import Coroutine, Max
+from came.observation import Observer
 from came.optimizer import ShardedOptimizer
-from came.rules import Kind, Observe, Rule, StateSpec, add_decay_, step_
+from came.rules import Kind, Rule, StateSpec, add_decay_, step_
 from came.rules.checks import check as require
 from came.rules.checks import check_common, check_decay
 
 
-def update(interval: Interval, param: Tensor, grad: Tensor, state: dict[str, Tensor], hyper: dict[str, Any], observe: Observe) -> Coroutine:
+def update(
+    interval: Interval, param: Tensor, grad: Tensor, state: dict[str, Tensor], hyper: dict[str, Any], observer: Observer
+) -> Coroutine:
     """One update of the elements of `interval`; one reduction for a matrix, none for a vector, whose covers are its elements."""
     nu_of: Callable[..., Tensor]
     covers: tuple[Tensor, ...]
@@ -39,7 +42,7 @@ def update(interval: Interval, param: Tensor, grad: Tensor, state: dict[str, Ten
         if hyper["momentum"]:
             direction = m.lerp_(direction, 1 - hyper["momentum"]).clone()
         add_decay_(direction, p, hyper)
-        step_(p, direction, hyper["lr"], observe)
+        step_(p, direction, hyper["lr"], observer)
 
     interval.each(move, param, state.get("exp_avg", grad), grad, *covers, factors=factors)
 

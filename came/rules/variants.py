@@ -8,7 +8,8 @@ from torch import Tensor
 
 from came.interval import Interval
 from came.lockstep import Coroutine, Sum
-from came.rules import Observe, add_decay_, step_
+from came.observation import Observer
+from came.rules import add_decay_, step_
 from came.rules.lamb import trust_ratio
 
 
@@ -20,7 +21,7 @@ def move(
     direction_of: Callable[..., Tensor],
     factors: Sequence[Tensor],
     hyper: dict[str, Any],
-    observe: Observe,
+    observer: Observer,
 ) -> Coroutine:
     """`param -= lr * (direction_of(momentum, *factors) + weight_decay * param)`.
 
@@ -48,7 +49,7 @@ def move(
         full = direction(p, g, m, *factors)
         if ratio is not None:
             full.mul_(ratio)
-        step_(p, full, hyper["lr"], observe)
+        step_(p, full, hyper["lr"], observer)
 
     interval.each(step, param, grad, momentum, factors=factors)
 

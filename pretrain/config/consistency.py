@@ -32,6 +32,10 @@ def check_runnable(config: Config, on_gpu: bool) -> None:
         )
     if config.train.precision == "fp16" and not on_gpu:
         raise UserError("train.precision=fp16 needs a GPU; on a CPU give train.precision=bf16 or fp32")
+    if config.train.memory_snapshot_steps and not on_gpu:
+        raise UserError(
+            "train.memory_snapshot_steps needs a GPU, whose allocations PyTorch records; on a CPU leave it out (train.profile_steps works)"
+        )
 
 
 def check_sources(config: Config) -> None:
@@ -104,6 +108,8 @@ _NOT_MATHEMATICAL = {
     "train.checkpoint_every_steps",
     "train.max_skipped_steps",
     "train.profile_steps",
+    "train.memory_snapshot_steps",
+    "train.device_peak_tflops",
     "tokenizer.path",
     "tokenizer.training_megabytes",
 }

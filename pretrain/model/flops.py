@@ -4,6 +4,7 @@ A forward and backward pass costs 6 operations per weight and token in the matri
 token in attention (Chowdhery et al., "PaLM", 2022, appendix B). Neither recomputation nor padding is counted.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -14,13 +15,27 @@ from pretrain.data.masking import max_predictions
 if TYPE_CHECKING:
     from pretrain.model.objective import Batch
 
-PEAK_FLOPS_PER_SECOND = {
-    "A100": 312e12,
-    "H100": 989e12,
-    "H200": 989e12,
-    "B200": 2250e12,
+PEAK_FLOPS_PER_SECOND: dict[tuple[str, ...], float] = {
+    ("V100", "PCIE"): 112e12,
+    ("V100",): 125e12,
+    ("A10",): 125e12,
+    ("A30",): 165e12,
+    ("A40",): 149.7e12,
+    ("A100",): 312e12,
+    ("RTX", "4090"): 165.2e12,
+    ("L4",): 121e12,
+    ("L40",): 181e12,
+    ("L40S",): 362e12,
+    ("H100", "PCIE"): 756e12,
+    ("H100", "NVL"): 835e12,
+    ("H100",): 989e12,
+    ("GH200",): 989e12,
+    ("H200", "NVL"): 835e12,
+    ("H200",): 989e12,
+    ("B200",): 2250e12,
 }
-"""Dense bf16 peak by a part of the device's name, from NVIDIA's data sheets."""
+"""Peak of dense matrix products in bf16 (V100: fp16) that are added up in fp32, from NVIDIA's data sheets, by words of the device's name,
+whatever their case; the first entry whose words are all there counts. For other devices and precisions there is train.device_peak_tflops."""
 
 
 @dataclass(frozen=True)
@@ -74,14 +89,20 @@ def flops(config: Config, vocabulary_size: int, work: Work) -> float:
 
 def peak_flops_per_second(device_name: str) -> float | None:
     """The device's dense bf16 peak; None where it is not in the table."""
-    return next((peak for part, peak in PEAK_FLOPS_PER_SECOND.items() if part in device_name), None)
+    words = set(re.split(r"[ -]", device_name.upper()))
+    if words & {"MIG", "LAPTOP", "D"}:  # a part of the device, or less than it
+        return None
+    return next((peak for name, peak in PEAK_FLOPS_PER_SECOND.items() if words.issuperset(name)), None)
 
 
 class Utilisation:
-    """The share of the device's peak that the model's operations of a run amount to, on this rank (the others have as many samples)."""
+    """The share of the device's peak (train.device_peak_tflops, else by its name) that the model's operations of a run amount to, on this
+    rank (the others have as many samples)."""
 
     def __init__(self, config: Config, vocabulary_size: int, device_name: str) -> None:
-        self._config, self._vocabulary_size, self._peak = config, vocabulary_size, peak_flops_per_second(device_name)
+        self._config, self._vocabulary_size = config, vocabulary_size
+        given = config.train.device_peak_tflops
+        self._peak = peak_flops_per_second(device_name) if given is None else 1e12 * given
         self._work, self._steps = Work(), 0
 
     def add(self, window: Sequence["Batch"]) -> None:

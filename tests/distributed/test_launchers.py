@@ -20,7 +20,7 @@ SETTINGS = (
     "train.eval_samples=8 train.eval_every_steps=2 train.checkpoint_every_steps=2 train.log_every_steps=1 launch.num_processes=2 "
     "checkpoint.asynchronous=false"  # so that each has its line at the same place
 ).split()
-DIFFER = {"path", "bytes", "mfu", "tokens_per_second", "memory_peak_bytes"}
+DIFFER = {"path", "bytes", "mfu", "tokens_per_second", *("memory_peak_bytes", "memory_process_bytes", "peak_bytes", "process_bytes")}
 """The bytes of a checkpoint are also those of the run's name."""
 
 

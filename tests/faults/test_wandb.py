@@ -111,7 +111,9 @@ def test_an_offline_run_s_records_are_its_metrics(runs: Runs, ordinary) -> None:
     folder = runs.folder / "runs" / "ordinary"
     lines = read_metrics(folder / "metrics.jsonl")
     (records,) = recorded(folder)
-    assert [line["kind"] for line in lines] == ["start", "startup", *["train"] * 4, "eval", "checkpoint", "end"]
+    assert [line["kind"] for line in lines] == [
+        *("start", "memory", "startup", "memory", *["train"] * 3, "memory", "train", "eval", "checkpoint", "end")
+    ]
     assert rows(records) == rows_of(lines)
     assert records[-1]["exit"]["exit_code"] == 0
     config = next(record["run"]["config"]["update"] for record in records if record["type"] == "run")

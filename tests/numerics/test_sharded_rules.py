@@ -18,6 +18,7 @@ import came
 from came import interval as intervals
 from came.interval import Interval
 from came.lockstep import Coroutine, Reduction
+from came.observation import Observer
 from came.rules import Kind, state_shape
 
 RULES: dict[str, tuple[type, dict[str, Any]]] = {
@@ -67,7 +68,7 @@ class Rank:
             if "step" in state:
                 state["step"] += 1
             local = grad.flatten()[part.start : part.stop].clone()
-            made.append(self.rule.update(part, weights, local, state, hyper, lambda direction: None))
+            made.append(self.rule.update(part, weights, local, state, hyper, Observer()))
         return made
 
 

@@ -29,7 +29,16 @@ def test_flops_of_the_published_models(experiment: str, vocabulary: int, per_tok
 
 def test_peaks_are_known_by_the_name_of_the_device() -> None:
     assert peak_flops_per_second("NVIDIA H200") == peak_flops_per_second("NVIDIA H100 80GB HBM3") == 989e12
-    assert peak_flops_per_second("some CPU") is None
+    assert peak_flops_per_second("NVIDIA H100 PCIe") == 756e12
+    assert peak_flops_per_second("NVIDIA A100-SXM4-40GB") == peak_flops_per_second("NVIDIA A100 80GB PCIe") == 312e12
+    assert peak_flops_per_second("Tesla V100-SXM2-16GB") == 125e12 and peak_flops_per_second("Tesla V100-PCIE-16GB") == 112e12
+    assert peak_flops_per_second("NVIDIA GeForce RTX 4090") == 165.2e12
+    assert (peak_flops_per_second("NVIDIA L4"), peak_flops_per_second("NVIDIA L40S")) == (121e12, 362e12)
+
+
+@pytest.mark.parametrize("name", ["some CPU", "NVIDIA A10G", "NVIDIA GeForce RTX 4090 Laptop GPU", "NVIDIA H100 80GB HBM3 MIG 1g.10gb", ""])
+def test_other_devices_are_not_taken_for_known_ones(name: str) -> None:
+    assert peak_flops_per_second(name) is None
 
 
 @pytest.mark.parametrize("objective", [MlmNspConfig(), MlmConfig(), ClmConfig()], ids=lambda objective: objective.kind)
@@ -54,3 +63,12 @@ def test_utilisation_is_the_mean_over_the_steps_since_it_was_read() -> None:
     utilisation.add([sequence])
     assert utilisation.read(step_seconds=0.5) == pytest.approx(whole / 0.5 / 989e12)
     assert Utilisation(config, 50304, "a CPU").read(1.0) is None
+
+
+@pytest.mark.parametrize("device", ["NVIDIA H200", "a CPU"])
+def test_a_user_says_what_the_device_can_do(device: str) -> None:
+    config = compose(["+experiment=gpt2_small", "train.device_peak_tflops=50"])
+    sequence = {"input_ids": torch.zeros(1, 1024, dtype=torch.long), "labels": torch.zeros(1, 1024, dtype=torch.long)}
+    utilisation = Utilisation(config, 50304, device)
+    utilisation.add([sequence])
+    assert utilisation.read(step_seconds=1.0) == pytest.approx(flops(config, 50304, full_sequence(config)) / 50e12)

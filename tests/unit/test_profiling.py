@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from pretrain.profiling import StepProfiler
+from pretrain.profiling import MemorySnapshot, StepProfiler
 
 
 def traced(path: Path) -> set[str]:
@@ -37,6 +37,20 @@ def test_the_window_and_nothing_else_is_traced(tmp_path: Path, numbers: list[int
     (path,) = (tmp_path / "profile").iterdir()
     assert path.name == name and traced(path) == inside
     assert len(said) == 1 and str(path) in said[0] and "ui.perfetto.dev" in said[0]
+
+
+def test_a_memory_snapshot_is_of_its_window(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """In the order in which PyTorch is asked; there is no GPU here to ask."""
+    asked: list = []
+    monkeypatch.setattr(torch.cuda.memory, "_record_memory_history", lambda enabled="all", **limits: asked.append(enabled))
+    monkeypatch.setattr(torch.cuda.memory, "_dump_snapshot", lambda path: asked.append(Path(path).name))
+    said: list[str] = []
+    snapshot = MemorySnapshot([2, 3], tmp_path / "profile", 0, said.append)
+    for number in (1, 2, 3, 4):
+        with snapshot.step(number):
+            asked.append(number)
+    assert asked == [1, "all", 2, 3, "memory_snapshot_rank0_steps_2_3.pickle", None, 4]
+    assert len(said) == 1 and "memory snapshot of steps 2 to 3" in said[0] and "pytorch.org/memory_viz" in said[0]
 
 
 @pytest.mark.parametrize(("steps", "numbers"), [([], [1, 2]), ([2, 3], [4, 5])], ids=["off", "behind"])

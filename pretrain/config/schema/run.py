@@ -76,6 +76,11 @@ class TrainConfig:
     """Skipped steps in a row after which the run stops (fp16's own loss-scale search does not count)."""
     profile_steps: list[int] = field(default_factory=list)
     """[first, last] step of which rank 0 writes a torch-profiler trace to `profile/` in the run folder; empty: none."""
+    memory_snapshot_steps: list[int] = field(default_factory=list)
+    """[first, last] step of which rank 0 writes a snapshot of the GPU's allocations for PyTorch's memory viewer, likewise."""
+    device_peak_tflops: float | None = None
+    """What the device can do at most in the run's precision, in 10^12 dense operations per second, of which `mfu` is the share; none: by
+    the device's name, see `pretrain/model/flops.py`."""
 
     def __post_init__(self) -> None:
         require_positive("train", self, "global_batch_size", "num_steps", "log_every_steps", "eval_samples", "max_skipped_steps")
@@ -87,10 +92,13 @@ class TrainConfig:
         require(spike_sigma_fits, "train.spike_sigma", self.spike_sigma, "0 for none, or 1 or more")
         require_choice("train.precision", self.precision, ("fp32", "bf16", "fp16"))
         require_choice("train.grad_accum_dtype", self.grad_accum_dtype, ("fp32", "model"))
-        if self.profile_steps:
-            window = len(self.profile_steps) == 2 and 1 <= self.profile_steps[0] <= self.profile_steps[1] <= self.num_steps
+        peak = self.device_peak_tflops
+        require(peak is None or 0 < peak < math.inf, "train.device_peak_tflops", peak, "a number above 0, or null for the device's own")
+        for name in ("profile_steps", "memory_snapshot_steps"):
+            steps = getattr(self, name)
+            fits = not steps or (len(steps) == 2 and 1 <= steps[0] <= steps[1] <= self.num_steps)
             wanted = f"the first and the last step, as in [10,13], within 1 to train.num_steps={self.num_steps}"
-            require(window, "train.profile_steps", str(self.profile_steps).replace(" ", ""), wanted)
+            require(fits, f"train.{name}", str(steps).replace(" ", ""), wanted)
 
 
 @dataclass

@@ -47,6 +47,7 @@ WRONG_VALUES = {
     "str": ("[a,b]", "{a: b}", "null", "[]"),
     "list": ("abc", "3", "{a: 1}", "null", "true", "''"),
     "dict": ("abc", "3", "[1,2]", "null"),
+    "any": ("abc", "1.5", "[1,2]", "{a: 1}", "null", "true", "''"),  # train.micro_batch_size: a number or a word
 }
 _NAMES = {int: "int", float: "float", bool: "bool", str: "str"}
 
@@ -59,7 +60,7 @@ def _kind_of(wanted: object) -> tuple[str, bool]:
     if wanted is Any:  # a positive integer, or a word (train.micro_batch_size)
         return "int", False
     optional = "None" in text
-    return next(name for cls, name in _NAMES.items() if wanted is cls or (optional and name in text)), optional
+    return next((name for cls, name in _NAMES.items() if wanted is cls or (optional and name in text)), "any"), optional
 
 
 def wrong_type(rng: random.Random) -> Mistake:
@@ -85,6 +86,8 @@ OUT_OF_RANGE = {
     "train.precision": ("fp8", "FP32", "float32", "16"),
     "train.grad_accum_dtype": ("bf16", "fp64", "none"),
     "train.profile_steps": ("[3]", "[0,3]", "[5,4]", "[1,2,3]", f"[1,{HUGE}]"),
+    "train.memory_snapshot_steps": ("[3]", "[0,3]", "[5,4]", "[1,2,3]", f"[1,{HUGE}]"),
+    "train.device_peak_tflops": POSITIVE,
     "run.seed": ("-1", HUGE, str(2**63)),
     "run.resume": ("maybe", "true", "AUTO"),
     "run.name": ("a/b", "..", ".", "''", "/", "x" * 300, "'a\\nb'"),

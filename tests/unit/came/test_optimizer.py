@@ -7,6 +7,7 @@ import sys
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from came import CAME, AdamW, LayoutError
 from came.memory import state_bytes
@@ -114,7 +115,7 @@ def test_a_closure_is_called_with_gradients_and_its_loss_returned() -> None:
 
 
 def test_update_rms_is_that_of_all_directions_before_the_learning_rate() -> None:
-    from came.optimizer import UpdateStatistics
+    from came.observation import UpdateStatistics
 
     params = parameters()
     set_gradients(params, 1)
@@ -123,7 +124,7 @@ def test_update_rms_is_that_of_all_directions_before_the_learning_rate() -> None
     came.update_statistics = UpdateStatistics()
     came.step()
     moved = torch.cat([(old - param.detach()).flatten() / 0.5 for old, param in zip(before, params, strict=True)])
-    assert came.update_rms() == pytest.approx(float(moved.square().mean().sqrt()), rel=1e-5)
+    assert came.statistics()["update_rms"] == pytest.approx(float(moved.square().mean().sqrt()), rel=1e-5)
 
 
 @pytest.mark.parametrize("optimizer", [CAME, AdamW])
@@ -186,3 +187,33 @@ def test_sparse_gradients_are_refused() -> None:
 def test_a_hyper_parameter_out_of_range_is_named(optimizer, hyper: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         optimizer(parameters(), **hyper)
+
+
+class Asked(TorchDispatchMode):
+    """Counts the values that the host asks the device for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.count += function.overloadpacket.__name__ in ("_local_scalar_dense", "item", "is_nonzero", "equal")
+        return function(*args, **(kwargs or {}))
+
+
+def test_statistics_ask_the_device_for_nothing_before_they_are_read() -> None:
+    from came.observation import UpdateStatistics
+
+    params = parameters()
+    came = CAME(params)
+    counts = []
+    for statistics in (None, None, UpdateStatistics()):  # the first step also locates the parameters
+        set_gradients(params, 1)
+        came.update_statistics = statistics
+        with Asked() as asked:
+            came.step()
+        counts.append(asked.count)
+    assert counts[1] == counts[2]
+    with Asked() as asked:
+        assert came.statistics().keys() == {"update_rms", "clip_share", "confidence_mean", "confidence_std"}
+    assert asked.count  # the watch is awake
