@@ -102,8 +102,11 @@ class Rows:
         self._axes: dict[str, float] = dict.fromkeys(AXES, 0)
 
     def of(self, line: Line) -> dict[str, float]:
-        """Every number under its name with the kind of line in front, `train/loss`, and the axes: where one is lacking, its last value."""
-        numbers = {name: value for name, value in line.items() if isinstance(value, (int, float))}
+        """Every number under its name with the kind of line in front, `train/loss`, and the axes: where one is lacking, its last value.
+        A list has one value for each rank: `memory/rank_0/weights_bytes`."""
+        lists = {name: values for name, values in line.items() if isinstance(values, list)}
+        numbers = {f"rank_{rank}/{name}": value for name, values in lists.items() for rank, value in enumerate(values)} | line
+        numbers = {name: value for name, value in numbers.items() if isinstance(value, (int, float))}
         self._axes = {axis: numbers.get(axis, before) for axis, before in self._axes.items()}
         return self._axes | {f"{line['kind']}/{name}": value for name, value in numbers.items() if name not in AXES}
 

@@ -35,11 +35,15 @@ def steps(records: list[dict[str, Any]]) -> list[int]:
 
 
 def rows_of(lines: list[Line]) -> list[dict[str, float]]:
-    """What lines of metrics.jsonl should have become: every number, its kind in front, and the last known value of each axis."""
+    """What lines of metrics.jsonl should have become: every number, its kind in front, each rank's of a list, and the last known value of
+    each axis."""
     axes = {"step": 0, "samples": 0, "tokens": 0, "wall_seconds": 0}
     found = []
     for line in lines:
         axes |= {name: line[name] for name in axes if name in line}
         numbers = {name: value for name, value in line.items() if isinstance(value, (int, float)) and name not in axes}
+        for name, values in line.items():
+            if line["kind"] == "memory" and isinstance(values, list):
+                numbers |= {f"rank_{rank}/{name}": value for rank, value in enumerate(values)}
         found.append(axes | {f"{line['kind']}/{name}": value for name, value in numbers.items()})
     return found

@@ -1,6 +1,5 @@
 """A run goes on at other ranks, stages and micro-batches: the curve is the uninterrupted one's to rounding, and what changed is noted."""
 
-from pathlib import Path
 
 import pytest
 
