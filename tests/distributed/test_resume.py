@@ -1,6 +1,5 @@
 """A run goes on at other ranks, stages and micro-batches: the curve is the uninterrupted one's to rounding, and what changed is noted."""
 
-
 import pytest
 
 from pretrain.metrics import last, read_metrics
