@@ -24,7 +24,8 @@ _TITLES = {
 _DEFAULT = ("eval/loss", "eval/mlm_accuracy", "eval/perplexity", "train/loss", "train/tokens_per_second")
 _UNITS = {"eval/loss": "nats", "train/loss": "nats", "train/tokens_per_second": "tokens/s"}
 _SHARE = re.compile(r"accuracy|mfu|share|fraction")
-_MEMORY_PART = re.compile(r"memory_(?P<part>.+)_bytes")
+_MEMORY_PARTS = ("params", "weights", "masters", "grads", "optimizer", "communication")
+"""params: weights and masters together, where a run does not tell them apart."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,9 @@ def curves_of(runs: list[Run]) -> list[Curve]:
 
 
 def memory_parts(run: Run) -> dict[str, float]:
-    """Most bytes of each part of the memory, by its name, without the peak that they are parts of."""
-    named = {match["part"]: match.string for metric in run.train.metrics if (match := _MEMORY_PART.fullmatch(metric))}
-    return {part: largest for part, metric in named.items() if part != "peak" and (largest := run.train.largest(metric)) is not None}
+    """Most bytes of each part of the memory, by its name: parts that do not overlap, without the rest of the peak."""
+    known = run.train.metrics
+    parts = [
+        part for part in _MEMORY_PARTS if f"memory_{part}_bytes" in known and not (part == "params" and "memory_weights_bytes" in known)
+    ]
+    return {part: largest for part in parts if (largest := run.train.largest(f"memory_{part}_bytes")) is not None}

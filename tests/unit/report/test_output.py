@@ -33,6 +33,12 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "runs"
 
 
+MEMORY = {
+    f"memory_{part}_bytes": size
+    for part, size in dict(params=6, weights=4, masters=2, optimizer=5, optimizer_exp_avg=3, process=90).items()
+}
+
+
 def test_the_table_has_what_differs_as_columns_and_the_rest_below(folder: Path) -> None:
     head, *rows = as_text(read_runs([folder])).splitlines()
     assert head.split()[:5] == ["run", "state", "done", "optimizer", "lr"] and "seed" not in head and "perplexity" in head
@@ -115,12 +121,16 @@ def test_texts_of_runs_stay_inside_the_data(tmp_path: Path) -> None:
 
 def test_any_further_number_can_be_charted(tmp_path: Path) -> None:
     folder = make_curves(tmp_path / "run")
-    lines = [{"kind": "train", "step": step, "forward_seconds": 0.1 * step, "clip_share": 0.5, "memory_cache_bytes": 9} for step in (1, 2)]
+    lines = [{"kind": "train", "step": step, "forward_seconds": 0.1 * step, "clip_share": 0.5} | MEMORY for step in (1, 2)]
     write_lines(folder / "metrics.jsonl", lines)
     data = page_data(read_runs([folder]))
     found = {curve["key"]: (curve["title"], curve["unit"]) for curve in data["curves"]}
     assert found["train/forward_seconds"] == ("Forward", "seconds") and found["train/clip_share"] == ("Clip share", "share")
-    assert data["runs"][0]["memory"] == {"cache": 9.0}
+    assert data["runs"][0]["memory"] == {
+        "weights": 4.0,
+        "masters": 2.0,
+        "optimizer": 5.0,
+    }  # params are the first two, exp_avg is of the last
 
 
 # The command line -----------------------------------------------------------------------------------------------------------------
