@@ -6,7 +6,6 @@ One rank at ZeRO-1 in fp32. Both are written through to the disk (fsync); ours w
 Markdown: medians and every repeat.
 """
 
-import argparse
 import gc
 import os
 import platform
@@ -19,8 +18,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import benchmark
 import torch
-from machine import processor
 
 from came import checkpoint as came_checkpoint
 from pretrain import distributed
@@ -137,7 +136,7 @@ def report(found: dict[str, list[float]]) -> str:
         "",
         f"`python {shlex.join(sys.argv)}`",
         "",
-        f"{processor()}, {torch.get_num_threads()} thread(s), torch {torch.__version__}, Python {platform.python_version()}; medians of"
+        f"{benchmark.processor()}, {torch.get_num_threads()} thread(s), torch {torch.__version__}, Python {platform.python_version()}; medians of"
         f" {len(next(iter(found.values())))} interleaved repeats after one of warm-up. {size:,} bytes, torch.save's file {torch_size:,}.",
         "",
         "| | median s | every repeat, s |",
@@ -156,20 +155,17 @@ def report(found: dict[str, list[float]]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = benchmark.parser(__doc__)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--folder", type=Path, help="where to write; a temporary folder by default")
-    parser.add_argument("--output", type=Path, help="also write the Markdown there")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     distributed.init(1800)
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
         text = report(measure(Path(folder), arguments.repeats))
     distributed.shut_down()
-    print(text)
-    if arguments.output is not None:
-        arguments.output.write_text(text)
+    benchmark.publish(text, arguments.output)
 
 
 if __name__ == "__main__":

@@ -19,9 +19,9 @@ from datetime import date
 from importlib.metadata import version
 from pathlib import Path
 
+import benchmark
 from data_bench import loaders, preparation
 from data_bench.preparation import ALONE, DATASETS, OURS, Family, Growth, Preparations
-from machine import processor
 
 _LIBRARIES = ("numpy", "torch", "tokenizers", "datasets", "transformers", "pyarrow")
 
@@ -33,7 +33,7 @@ def heading(title: str) -> list[str]:
         "",
         f"`python {shlex.join(sys.argv)}`",
         "",
-        f"{processor()}; load before {os.getloadavg()[0]:.2f}; Python {platform.python_version()}, {versions}.",
+        f"{benchmark.processor()}; load before {os.getloadavg()[0]:.2f}; Python {platform.python_version()}, {versions}.",
     ]
 
 
@@ -120,23 +120,20 @@ def growth_table(grown: Sequence[Growth]) -> list[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = benchmark.parser(__doc__)
     parser.add_argument("--text", nargs="+", type=Path, required=True, help="plain text, a blank line between documents; packed or not")
     parser.add_argument("--vocab", required=True, help="BERT's vocab.txt")
     parser.add_argument("--gpt2", help="GPT-2's vocab.json, merges beside it")
     parser.add_argument("--repeats", type=int, default=3, help="of each preparation; the loaders have five (default 3)")
     parser.add_argument("--grow", nargs="+", type=float, metavar="GB", help="sizes of made corpora")
     parser.add_argument("--processes", type=int, default=8, help="with --grow (default 8)")
-    parser.add_argument("--output", type=Path, help="also write the Markdown there")
     parser.add_argument("--scratch", type=Path, help="where the scratch folder is made")
     arguments = parser.parse_args()
     families = [preparation.bert(arguments.vocab), *([preparation.gpt2(arguments.gpt2)] if arguments.gpt2 else [])]
     with tempfile.TemporaryDirectory(dir=arguments.scratch) as scratch:
         lines = _grow(arguments, families[0], Path(scratch)) if arguments.grow else _compare(arguments, families, Path(scratch))
     text = "\n".join(lines) + "\n"
-    print(text)
-    if arguments.output is not None:
-        arguments.output.write_text(text)
+    benchmark.publish(text, arguments.output)
 
 
 def _compare(arguments: argparse.Namespace, families: Sequence[Family], scratch: Path) -> list[str]:

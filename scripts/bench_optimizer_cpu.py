@@ -5,7 +5,6 @@
 Prints Markdown: medians, ratios to `torch.optim.AdamW(fused=True)`, and every repeat. Needs the test dependencies.
 """
 
-import argparse
 import platform
 import shlex
 import statistics
@@ -13,10 +12,9 @@ import sys
 import time
 from collections.abc import Callable
 from importlib.metadata import version
-from pathlib import Path
 
+import benchmark
 import torch
-from machine import processor
 from torch import nn
 
 import came
@@ -83,7 +81,7 @@ def report(seconds: dict[str, list[float]]) -> str:
         "",
         f"`python {shlex.join(sys.argv)}`",
         "",
-        f"{processor()}, {torch.get_num_threads()} thread(s), {versions}, Python {platform.python_version()}; fp32, medians of"
+        f"{benchmark.processor()}, {torch.get_num_threads()} thread(s), {versions}, Python {platform.python_version()}; fp32, medians of"
         f" {len(seconds[MEASURE])} interleaved repeats after one step of warm-up.",
         "",
         "| optimizer | median ms | x fused AdamW | every repeat, ms |",
@@ -98,16 +96,13 @@ def report(seconds: dict[str, list[float]]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = benchmark.parser(__doc__)
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--output", type=Path, help="also write the Markdown there")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     text = report(measure(arguments.repeats))
-    print(text)
-    if arguments.output is not None:
-        arguments.output.write_text(text)
+    benchmark.publish(text, arguments.output)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@
 The runs are made up: every step logged with all of a real run's numbers and with noise, an evaluation every 200 steps.
 """
 
-import argparse
 import json
 import math
 import random
@@ -19,7 +18,7 @@ from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
 
-from machine import processor
+import benchmark
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))
@@ -77,11 +76,10 @@ def first_drawings(page: Path, repeats: int, height: int) -> list[tuple[float, f
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = benchmark.parser(__doc__)
     parser.add_argument("--runs", type=int, default=50)
     parser.add_argument("--points", type=int, default=20000)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--output", type=Path, help="also write the Markdown there")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         runs, page = Path(scratch, "runs"), Path(scratch, "report.html")
@@ -96,7 +94,7 @@ def main() -> None:
 
 `python {shlex.join(sys.argv)}`
 
-{date.today()}; {processor()}.
+{date.today()}; {benchmark.processor()}.
 
 | | |
 |---|---|
@@ -112,9 +110,7 @@ def main() -> None:
                 text += f"| first drawing, {what} | {wall:.2f} s (every: {every}); {cpu:.2f} s of the main thread's CPU |\n"
         else:
             text += "| first drawing | no Chromium here |\n"
-    print(text)
-    if arguments.output is not None:
-        arguments.output.write_text(text)
+    benchmark.publish(text, arguments.output)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ What follows are settings, as for `python -m pretrain`. One run more comes first
 Each run has a folder of its own and, unless W&B's variables say otherwise, records offline. Prints Markdown: medians by part, every run.
 """
 
-import argparse
 import os
 import platform
 import resource
@@ -20,7 +19,7 @@ from datetime import date
 from importlib.metadata import version
 from pathlib import Path
 
-from machine import processor
+import benchmark
 
 from pretrain.metrics import last, read_metrics
 
@@ -62,7 +61,7 @@ def report(found: dict[str, list[float]]) -> str:
         "",
         f"`python {shlex.join(sys.argv)}`",
         "",
-        f"{date.today().isoformat()}, {processor()}, {versions}, Python {platform.python_version()}; medians of {len(found[DONE])}"
+        f"{date.today().isoformat()}, {benchmark.processor()}, {versions}, Python {platform.python_version()}; medians of {len(found[DONE])}"
         " runs after one of warm-up. The parts are rank 0's, and those of the process that started it.",
         "",
         "| part | median s | every run, s |",
@@ -74,15 +73,12 @@ def report(found: dict[str, list[float]]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = benchmark.parser(__doc__)
     parser.add_argument("settings", nargs="+", metavar="key=value", help="of the run: the model, the batch, where the data are")
     parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--output", type=Path, help="also write the Markdown there")
     arguments = parser.parse_intermixed_args()
     text = report(measure(arguments.settings, arguments.runs))
-    print(text)
-    if arguments.output is not None:
-        arguments.output.write_text(text)
+    benchmark.publish(text, arguments.output)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from datetime import date
 from importlib.metadata import version
 from pathlib import Path
 
-from machine import processor
+import benchmark
 
 SETTINGS = (
     "model=bert_mini objective=mlm data=stdlib tokenizer.vocab_size=8192 data.max_seq_length=128 train.global_batch_size=16 "
@@ -110,7 +110,7 @@ def report(found: dict[str, Measured], settings: list[str]) -> str:
     records = {tracker: statistics.median(measured.record_seconds) for tracker, measured in found.items()}
     pairs = zip(found["wandb"].step_seconds, found["none"].step_seconds, strict=True)
     by_round = [statistics.median(on) / statistics.median(off) for on, off in pairs]
-    about = f"{date.today().isoformat()}, {processor()}, {versions}, Python {platform.python_version()}"
+    about = f"{date.today().isoformat()}, {benchmark.processor()}, {versions}, Python {platform.python_version()}"
     heads = ("tracker", "step, median (and quartiles), ms", "`record` of a train line, median, ms", "share of a step", "CPU time, s")
     lines = [
         "# What Weights & Biases costs a training step",
@@ -139,19 +139,16 @@ def report(found: dict[str, Measured], settings: list[str]) -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = benchmark.parser(__doc__)
     parser.add_argument("settings", nargs="*", metavar="key=value", help="as of python -m pretrain; they override those of the benchmark")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=40, help="that are counted, of each run")
-    parser.add_argument("--output", type=Path, help="also write the Markdown there")
     parser.add_argument("--train", type=Path, help=argparse.SUPPRESS)  # how the benchmark calls itself for one run
     arguments = parser.parse_intermixed_args()
     if arguments.train is not None:
         return train(arguments.train, arguments.settings)
     text = report(measure(arguments.settings, arguments.rounds, arguments.steps), arguments.settings)
-    print(text)
-    if arguments.output is not None:
-        arguments.output.write_text(text)
+    benchmark.publish(text, arguments.output)
     return 0
 
 

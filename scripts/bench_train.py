@@ -18,12 +18,11 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
+import benchmark
 import numpy as np
 import torch
 import transformers
-from machine import processor
 from torch import Tensor
 
 from pretrain import device_memory, distributed
@@ -204,14 +203,13 @@ _KINDS = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = benchmark.parser(__doc__)
     parser.add_argument("--experiment", default="bert_32k")
     parser.add_argument("--micro-batch", type=int, default=64)
     parser.add_argument("--steps", type=int, default=20, help="optimizer steps that are timed, in each round")
     parser.add_argument("--accumulation", type=int, default=4, help="micro-steps of a timed step")
     parser.add_argument("--rounds", type=int, default=2, help="how often each contender has its turn")
     parser.add_argument("--threads", type=int, help="of the CPU")
-    parser.add_argument("--output", type=Path, help="also write the Markdown there")
     parser.add_argument("settings", nargs="*", help="as of python -m pretrain")
     arguments = parser.parse_args()
     if arguments.threads:
@@ -239,9 +237,7 @@ def main() -> None:
             measured[name].peak_bytes = max(measured[name].peak_bytes, memory.peak_bytes() - (0 if bench.on_gpu else before))
     text = _report(bench, measured)
     distributed.shut_down()
-    print(text)
-    if arguments.output is not None:
-        arguments.output.write_text(text)
+    benchmark.publish(text, arguments.output)
 
 
 def _config(arguments: argparse.Namespace) -> Config:
@@ -265,7 +261,7 @@ def _report(bench: Bench, measured: dict[str, Measured]) -> str:
     peak = peak_flops_per_second(torch.cuda.get_device_name()) if bench.on_gpu else None
     product = bench.product_flops_per_second()
     micro_steps = global_batch // size
-    device = torch.cuda.get_device_name() if bench.on_gpu else f"{processor()}, {torch.get_num_threads()} thread(s)"
+    device = torch.cuda.get_device_name() if bench.on_gpu else f"{benchmark.processor()}, {torch.get_num_threads()} thread(s)"
     rows, slowest = [], None
     for name, found in measured.items():
         micro, optimizer = statistics.median(found.micro_seconds), statistics.median(found.optimizer_seconds)
