@@ -113,15 +113,15 @@ class Engine:
 
     # One optimizer step -------------------------------------------------------------------------------------------------------
 
-    def accumulate(self, window: Sequence[Batch], counts: dict[str, float] | None = None) -> Tensor:
+    def accumulate(self, window: Sequence[Batch]) -> Tensor:
         """Add up the gradient of the window's mean loss over all ranks; returns this loss (a scalar on the device, not yet summed
         over ranks: see `mean_loss`).
 
-        Each part of the loss is divided by its number of valid targets in the whole global batch (`counts`, else found by
-        `global_counts`), so that the result does not depend on how the batch is cut into micro-batches and ranks. From the first
-        micro-step to the last the host never waits for the device.
+        Each part of the loss is divided by its number of valid targets in the whole global batch, so that the result does not
+        depend on how the batch is cut into micro-batches and ranks. From the first micro-step to the last the host never waits for
+        the device.
         """
-        counts = counts or self.global_counts(window)
+        counts = self._global_counts(window)
         self._engine.train()
         total = torch.zeros((), device=self.device)
         with _explained(self.plan.micro_batch_size):
@@ -138,7 +138,7 @@ class Engine:
         self._window_loss = total
         return total
 
-    def global_counts(self, window: Sequence[Batch]) -> dict[str, float]:
+    def _global_counts(self, window: Sequence[Batch]) -> dict[str, float]:
         """Targets of the window over all ranks, at least 1, for each part of the loss."""
         local = dict.fromkeys(self._model.loss_names, 0.0)
         for batch in window:
@@ -329,8 +329,8 @@ def _explained(micro_batch_size: int) -> Iterator[None]:
         yield
     except torch.OutOfMemoryError as error:
         raise UserError(
-            f"a micro-batch of {micro_batch_size} does not fit into memory ({_gist(error)}); give train.micro_batch_size=auto, a smaller one, "
-            "or train.activation_checkpointing=true"
+            f"a micro-batch of {micro_batch_size} does not fit into memory ({_gist(error)}); give train.micro_batch_size=auto, "
+            "a smaller one, or train.activation_checkpointing=true"
         ) from error
     except RuntimeError as error:
         if not type(error).__module__.startswith(("torch._dynamo.", "torch._inductor.")):
@@ -367,6 +367,6 @@ def _communication_backend() -> Any:
 
 def _import_muon() -> None:
     """DeepSpeed's Muon, to which it compares every optimizer's type. It hands functions to torch.compile as soon as it is imported, which
-    costs a second for importing the compiler; nothing here calls them."""
+    would import the compiler; nothing here calls them."""
     with patch.dict(os.environ, TORCHDYNAMO_DISABLE="1"), contextlib.suppress(ImportError):
         import deepspeed.runtime.zero.muon.muon_optimizer  # noqa: F401

@@ -65,11 +65,11 @@ def largest_that_fits(candidates: Sequence[int], trial: Callable[[int], tuple[fl
     `trial(size)` gives the most bytes that were in use with a micro-batch of that size, and seconds. No size is tried that the line
     through the sizes before foretells to be too large, so that nothing runs out of memory on the way.
     """
-    tried: list[int] = []
+    trials = 0
     fitting, peak, slope, trust = 0, 0.0, 0.0, _TRUST
     while True:
         larger = [size for size in candidates if size > fitting]
-        if len(tried) < 2:  # no line yet
+        if trials < 2:  # no line yet
             wanted = larger[0] if larger else fitting
         else:
             near = [size for size in larger if size <= trust * fitting] or larger[:1]
@@ -81,9 +81,8 @@ def largest_that_fits(candidates: Sequence[int], trial: Callable[[int], tuple[fl
             return fitting or None
         if fitting:
             slope = max(slope, (new_peak - peak) / (wanted - fitting))
-        fitting, peak = wanted, max(peak, new_peak)
-        tried.append(wanted)
-        if len(tried) > 1 and seconds > _PATIENCE_SECONDS:
+        fitting, peak, trials = wanted, max(peak, new_peak), trials + 1
+        if trials > 1 and seconds > _PATIENCE_SECONDS:
             trust = float("inf")
 
 
@@ -100,8 +99,8 @@ def _find(config: Config, vocabulary: Vocabulary, memory: device_memory.DeviceMe
         trial.end()
     if size is None:
         raise UserError(
-            f"not even one sample fits into the {worst_budget / 2**30:.1f} GiB that are free for a rank; give train.activation_checkpointing"
-            "=true, a higher zero.stage, zero.offload=cpu, or a smaller model"
+            f"not even one sample fits into the {worst_budget / 2**30:.1f} GiB that are free for a rank; give "
+            "train.activation_checkpointing=true, a higher zero.stage, zero.offload=cpu, or a smaller model"
         )
     return size
 

@@ -41,8 +41,8 @@ def mark(part: str) -> None:
 
 @contextmanager
 def imports() -> Iterator[None]:
-    """For a block of heavy imports, marked as such. What they make stays: the garbage collector, which would take a sixth of their time
-    for finding nothing, waits, and leaves it alone ever after."""
+    """For a block of heavy imports, marked as such. What they make stays: the garbage collector, which would look through it again and
+    again for nothing, waits, and leaves it alone ever after."""
     gc.disable()
     try:
         yield

@@ -46,7 +46,7 @@ _NAMED_BY = {"model": "family", "data": "kind", "objective": "kind", "optimizer"
 
 def register() -> None:
     """Make the dataclasses known to Hydra; again is harmless."""
-    from hydra.core.config_store import ConfigStore  # half of the time of importing this; ranks need the rest alone
+    from hydra.core.config_store import ConfigStore  # ranks need the rest alone
 
     store = ConfigStore.instance()
     store.store(name="config_schema", node=schema.Config)

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pretrain.config.schema import Config
-from pretrain.data.masking import max_predictions
 
 if TYPE_CHECKING:
     from pretrain.model.objective import Batch
@@ -54,13 +53,6 @@ class Work:
 
     def __add__(self, other: "Work") -> "Work":
         return Work(self.tokens + other.tokens, self.pairs + other.pairs, self.targets + other.targets)
-
-
-def full_sequence(config: Config) -> Work:
-    """A sequence without padding."""
-    length = config.data.max_seq_length
-    targets = length if config.objective.kind == "clm" else max_predictions(config.objective, length)
-    return Work(tokens=length, pairs=length * length, targets=targets)
 
 
 def work_of(batch: "Batch") -> Work:
@@ -107,11 +99,15 @@ class Utilisation:
 
     def add(self, window: Sequence["Batch"]) -> None:
         """One step's micro-batches."""
+        if self._peak is None:
+            return
         self._work = sum(map(work_of, window), start=self._work)
         self._steps += 1
 
     def read(self, step_seconds: float) -> float | None:
         """Over the steps since the last reading, which took `step_seconds` each; None where the device's peak is not known."""
+        if self._peak is None:
+            return None
         per_step = flops(self._config, self._vocabulary_size, self._work) / max(1, self._steps)
         self._work, self._steps = Work(), 0
-        return None if self._peak is None else per_step / step_seconds / self._peak
+        return per_step / step_seconds / self._peak

@@ -50,9 +50,10 @@ def asked_in_a_window(family: str, stage: int, precision: str) -> list[str]:
     window = [draw_batch(family, index) for index in range(3)]
     engine.accumulate(window)  # in its first micro-steps ZeRO-3 compares the order of modules over the ranks
     engine.step(1e-4)
-    counts = engine.global_counts(window)  # of host tensors
+    counts = engine._global_counts(window)
+    engine._global_counts = lambda window: counts  # it is made of tensors of the host, before the first micro-step
     with Asked() as asked, engine.timed(True):  # a step that is logged
-        engine.accumulate(window, counts)
+        engine.accumulate(window)
         found = list(asked.names)
         float(torch.zeros(()))
     assert len(asked.names) == len(found) + 1  # the watch is awake

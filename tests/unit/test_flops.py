@@ -5,11 +5,19 @@ import pytest
 import torch
 
 from pretrain.config.compose import compose
-from pretrain.config.schema import ClmConfig, MlmConfig, MlmNspConfig
+from pretrain.config.schema import ClmConfig, Config, MlmConfig, MlmNspConfig
 from pretrain.data.batches import make_batches
+from pretrain.data.masking import max_predictions
 from pretrain.data.micro_batches import micro_batches
-from pretrain.model.flops import Utilisation, Work, flops, full_sequence, peak_flops_per_second, work_of
+from pretrain.model.flops import Utilisation, Work, flops, peak_flops_per_second, work_of
 from tests.unit.data.corpora import random_documents, synthetic
+
+
+def full_sequence(config: Config) -> Work:
+    """A sequence without padding."""
+    length = config.data.max_seq_length
+    targets = length if config.objective.kind == "clm" else max_predictions(config.objective, length)
+    return Work(tokens=length, pairs=length * length, targets=targets)
 
 
 @pytest.mark.parametrize(
