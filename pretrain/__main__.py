@@ -24,7 +24,7 @@ main settings (key=value; `--cfg job` prints all of them with their values):
   run.init_from                      begin with the weights of another run, a checkpoint, or a model in Hugging Face format
   checkpoint.keep_last, .keep_every  how many checkpoints stay (5); those of every so many steps stay for good
   train.global_batch_size            samples per optimizer step over all ranks
-  train.micro_batch_size             samples per forward/backward on one rank; accumulation follows from it
+  train.micro_batch_size             samples per forward/backward on one rank, auto for as many as fit; accumulation follows from it
   train.num_steps, train.precision   optimizer steps; fp32, bf16 or (GPU) fp16
   data.paths, data.max_seq_length    with data=text: files, folders or globs; tokens per sequence
   optimizer.lr, model.dropout        peak learning rate; every dropout of the model at once

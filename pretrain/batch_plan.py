@@ -22,8 +22,8 @@ class BatchPlan:
             below = global_batch_size // unit * unit
             nearest = ", ".join(str(size) for size in (below, below + unit) if size)
             raise UserError(
-                f"global_batch_size {global_batch_size} is not a multiple of micro_batch_size {micro_batch_size} x {world_size} ranks;"
-                f" nearest: {nearest}"
+                f"train.global_batch_size={global_batch_size} is not a multiple of train.micro_batch_size={micro_batch_size} x {world_size} "
+                f"ranks; give a micro-batch that divides it, or the nearest global batch: {nearest}"
             )
         return cls(global_batch_size, micro_batch_size, world_size)
 

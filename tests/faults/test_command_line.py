@@ -45,9 +45,10 @@ MISTAKES = {
     "--cfg hydra": "invalid choice: 'hydra'",
     "--config-dir nowhere": "--config-dir nowhere is not a folder",
     "train.global_batch_size=1000 train.micro_batch_size=32 launch.num_processes=4": (
-        "global_batch_size 1000 is not a multiple of micro_batch_size 32 x 4 ranks; nearest: 896, 1024"
+        "train.global_batch_size=1000 is not a multiple of train.micro_batch_size=32 x 4 ranks; give a micro-batch that divides it, or the"
+        " nearest global batch: 896, 1024"
     ),
-    "run.dry_run=true train.global_batch_size=100 train.micro_batch_size=32 launch.num_processes=4": "nearest: 128$",
+    "run.dry_run=true train.global_batch_size=100 train.micro_batch_size=32 launch.num_processes=4": "nearest global batch: 128$",
     "zero.stage=0 train.precision=bf16": "zero.stage=0 cannot accumulate gradients in fp32; give zero.stage=1",
     "zero.extra.stage=3": "use zero.stage",
     "zero.extra.offload_optimizer=cpu": "use zero.offload=cpu",

@@ -16,11 +16,14 @@ def test_the_paper_s_batch():
 def test_an_odd_batch_names_the_nearest_ones():
     with pytest.raises(UserError) as error:
         BatchPlan.make(1000, 32, 4)
-    assert str(error.value) == "global_batch_size 1000 is not a multiple of micro_batch_size 32 x 4 ranks; nearest: 896, 1024"
+    assert str(error.value) == (
+        "train.global_batch_size=1000 is not a multiple of train.micro_batch_size=32 x 4 ranks; give a micro-batch that divides it, or the"
+        " nearest global batch: 896, 1024"
+    )
 
 
 def test_a_batch_too_small_for_one_micro_step_names_only_a_possible_one():
-    with pytest.raises(UserError, match=r"nearest: 128$"):
+    with pytest.raises(UserError, match=r"nearest global batch: 128$"):
         BatchPlan.make(100, 32, 4)
 
 
@@ -29,7 +32,7 @@ def test_a_plan_covers_the_batch_exactly_or_its_error_names_batches_that_work(ba
     try:
         plan = BatchPlan.make(batch, micro, ranks)
     except UserError as error:
-        nearest = [int(size) for size in str(error).rpartition("nearest: ")[2].split(", ")]
+        nearest = [int(size) for size in str(error).rpartition("nearest global batch: ")[2].split(", ")]
         assert all(abs(size - batch) < micro * ranks for size in nearest)
         assert all(BatchPlan.make(size, micro, ranks).global_batch_size == size for size in nearest)
     else:
