@@ -103,7 +103,7 @@ def make_plan(config: Config, world_size: int, vocabulary: Vocabulary, epochs: d
 def print_plan(config: Config, world_size: int) -> None:
     """The plan of a dry run, with the vocabulary of the tokenizer's files, or else the one that it would be trained to; a dry run asks no
     network, so a tokenizer of the hub is taken for the published one."""
-    from pretrain.data.tokenizer import build_tokenizer, tokenizer_kind
+    from pretrain.data.tokenizer import build_tokenizer, check_bpe_size, tokenizer_kind
     from pretrain.data.tokenizer_files import PUBLISHED_VOCAB_SIZE
     from pretrain.hub_files import names_the_hub
 
@@ -111,6 +111,8 @@ def print_plan(config: Config, world_size: int) -> None:
     size = config.tokenizer.vocab_size or PUBLISHED_VOCAB_SIZE[kind]
     if config.tokenizer.path is not None and not names_the_hub(config.tokenizer.path):
         size = build_tokenizer(config.tokenizer, kind, lambda: iter(())).get_vocab_size()
+    elif config.tokenizer.path is None and kind == "bpe" and not isinstance(config.data, PreparedDataConfig):
+        check_bpe_size(size)
     print(render(make_plan(config, world_size, Vocabulary(size))))
 
 

@@ -24,6 +24,7 @@ WORDPIECE_SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 END_OF_TEXT = "<|endoftext|>"
 _KIND_OF_FAMILY = {"bert": "wordpiece", "gpt2": "bpe"}
 _FEWEST_OCCURRENCES = 2
+_BYTES = 256
 _LARGEST_ALPHABET = 1000
 
 
@@ -165,8 +166,8 @@ def _train_wordpiece(texts: Callable[[], Iterator[str]], vocab_size: int, lowerc
 def _train_bpe(texts: Callable[[], Iterator[str]], vocab_size: int) -> Tokenizer:
     from tokenizers import pre_tokenizers, trainers
 
+    check_bpe_size(vocab_size)
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    _check_trained_size(vocab_size, 1 + len(alphabet), "bpe")
     scratch = _bpe({}, [])
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
@@ -178,6 +179,11 @@ def _train_bpe(texts: Callable[[], Iterator[str]], vocab_size: int) -> Tokenizer
     scratch.train_from_iterator(texts(), trainer)
     model = json.loads(scratch.to_str())["model"]
     return _bpe(model["vocab"], [tuple(merge) for merge in model["merges"]])
+
+
+def check_bpe_size(vocab_size: int) -> None:
+    """Raise a UserError where a byte-level BPE cannot be so small, whatever the corpus."""
+    _check_trained_size(vocab_size, 1 + _BYTES, "bpe")
 
 
 def _check_trained_size(vocab_size: int, least: int, kind: str) -> None:

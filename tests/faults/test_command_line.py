@@ -61,6 +61,7 @@ MISTAKES = {
     "train.profile_steps=[0,3]": "within 1 to train.num_steps=[0-9]+",
     "train.profile_steps=[5,4]": "give the first and the last step",
     "train.num_steps=12 train.profile_steps=[10,13]": "within 1 to train.num_steps=12",
+    "run.dry_run=true model=gpt2_tiny objective=clm": "tokenizer.vocab_size=192 cannot hold .* bpe .*; give 257 or more",
     "objective=clm": "objective=clm does not train model=bert_tiny; give objective=mlm",
     "data=text": "add data.paths=",
     "train.precision=fp16 zero.stage=1": "train.precision=fp16 needs a GPU; on a CPU give train.precision=bf16",
