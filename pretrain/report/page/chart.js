@@ -265,9 +265,10 @@ class Chart {
       context.lineTo(x.end, at);
       context.stroke();
       context.textAlign = "left";
-      context.textBaseline = "bottom";
+      const below = at < MARGIN.top + 14; // no room above it
+      context.textBaseline = below ? "top" : "bottom";
       context.fillStyle = colours.text;
-      context.fillText(`target ${significant(target, 6)}`, x.begin + 6, at - 3); // where curves that near it have not arrived yet
+      context.fillText(`target ${significant(target, 6)}`, x.begin + 6, at + (below ? 3 : -3)); // where curves that near it have not arrived yet
     }
     context.restore();
   }
