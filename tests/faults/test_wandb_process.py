@@ -3,14 +3,20 @@
 import base64
 import os
 import signal
+import time
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 
 from pretrain import sync
+from pretrain.errors import UserError
 from pretrain.metrics import read_metrics
-from tests.faults.fault_points import on_call, wrap
+from pretrain.report.reading import read_runs
+from pretrain.report.run import KILLED
+from pretrain.report.wandb_file import WandbFile
+from tests.faults.fault_points import in_the_middle_of_a_step, on_call, wrap
 from tests.forked_runs import SMALL, ForkedRuns
 from tests.wandb_records import recorded, rows, rows_of
 from tests.wandb_server import Server
@@ -29,6 +35,13 @@ def kill_the_follower() -> None:
     wrap(Engine, "step", before=on_call(4, kill))
 
 
+def _is_closed(file: Path) -> bool:
+    try:
+        return WandbFile(file).closed
+    except UserError:  # it has only been made
+        return False
+
+
 def test_training_goes_on_without_it(runs: ForkedRuns, folder: Path) -> None:
     ended = runs.run(*SETTINGS, "run.name=killed", ranks=1, fault=kill_the_follower)
     assert ended.codes == [0], ended.said
@@ -36,6 +49,23 @@ def test_training_goes_on_without_it(runs: ForkedRuns, folder: Path) -> None:
     assert warnings == ["warning: Weights & Biases ended with exit code -9; going on without it, metrics.jsonl has everything"]
     lines = read_metrics(folder / "runs" / "killed" / "metrics.jsonl")
     assert [line["step"] for line in lines if line["kind"] == "train"] == list(range(1, 9)) and lines[-1]["kind"] == "end"
+
+
+def test_a_report_on_a_run_that_was_killed_shows_all_that_it_logged(runs: ForkedRuns, folder: Path) -> None:
+    """kill -9 in the middle of step 5, from metrics.jsonl and from W&B's offline file alike."""
+    assert runs.run(*SETTINGS, "run.name=cut", ranks=1, fault=in_the_middle_of_a_step).codes == [-signal.SIGKILL]
+    run = folder / "runs" / "cut"
+    deadline = time.monotonic() + 30
+    while not any(_is_closed(file) for file in run.glob("wandb/offline-run-*/run-*.wandb")):  # the follower hears of the end by its input's
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    ours, theirs = read_runs([run, run / "wandb"])
+    assert theirs.state == KILLED
+    for found in (ours, theirs):
+        assert found.train.axes["step"].tolist() == [1, 2, 3, 4] and found.evals.axes["step"].tolist() == [4]
+    for name, values in ours.train.metrics.items():
+        assert np.array_equal(values, theirs.train.metrics[name], equal_nan=True), name
+    assert ours.evals.last("loss") == theirs.evals.last("loss")
 
 
 def test_the_key_is_nowhere(runs: ForkedRuns, folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
