@@ -78,6 +78,8 @@ def _read(path: Path, project: str | None, entity: str | None) -> Recorded:
     from pretrain.tracker import wandb_init
 
     folder = RunFolder(path)
+    if not folder.config.is_file():
+        raise UserError(f"{path} is no run's folder (it has no config.yaml); give one, such as runs/NAME, or several")
     try:
         config = from_yaml(folder.config.read_text(encoding="utf-8"))
         lines = read_numbered(folder.metrics)
@@ -86,7 +88,7 @@ def _read(path: Path, project: str | None, entity: str | None) -> Recorded:
         tracker = config.tracker if isinstance(config.tracker, WandbConfig) else WandbConfig()
         return Recorded(path, lines, wandb_init(config, folder, _facts(lines), project or tracker.project, entity or tracker.entity))
     except OSError as error:
-        raise UserError(f"{error.filename} cannot be read or written ({error.strerror}); give the folder of a run") from error
+        raise UserError(f"{error.filename} cannot be read or written ({error.strerror}); see to its permissions") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{folder.config} is not a config.yaml; give the folder of a run") from error
 

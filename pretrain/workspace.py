@@ -113,6 +113,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _run(arguments: list[str]) -> int:
     options = _parser().parse_args(arguments)
+    if options.output is not None and not options.dry_run:
+        raise UserError("--output takes what --dry-run prints; give both, or leave --output out")
     os.environ.setdefault("WANDB_SILENT", "true")
     if not options.dry_run:
         entity = _entity(options.entity)

@@ -34,7 +34,7 @@ def _run(arguments: list[str]) -> int:
     options = _parser().parse_args(arguments)
     x = {"wall": "wall_seconds"}.get(options.x, options.x)
     output = Path(options.output).expanduser() if options.output else None
-    form = options.format or (_SUFFIXES.get(output.suffix, "html") if output else "html")
+    form = options.format or _format_of(output)
     if options.watch:
         if output or options.format:
             raise UserError("--watch writes no file; leave -o and --format out")
@@ -55,6 +55,14 @@ def _run(arguments: list[str]) -> int:
         return _told([output])
     except OSError as error:
         raise UserError(f"{error.filename or output} cannot be written ({error.strerror or error}); give another place: -o PATH") from error
+
+
+def _format_of(output: Path | None) -> str:
+    if output is None or not output.suffix:
+        return "html"
+    if output.suffix not in _SUFFIXES:
+        raise UserError(f"the end of {output} names no format; give one of {', '.join(_SUFFIXES)}, or --format (plots go into a folder)")
+    return _SUFFIXES[output.suffix]
 
 
 def _parser() -> Parser:

@@ -125,7 +125,7 @@ def broken_wandb(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 MISTAKES = {
-    no_folder: "config.yaml cannot be read or written .*; give the folder of a run",
+    no_folder: r"is no run's folder \(it has no config.yaml\); give one, such as runs/NAME, or several",
     no_lines: "has no metrics.jsonl with lines in it; give the folder of a run that has begun",
     no_key: "W&B has no API key; run `wandb login`, set WANDB_API_KEY, or give --offline",
     bad_key: "W&B does not take .*/it .*invalid.*; see to the network, the key and the project, and give the same command again",
@@ -144,4 +144,4 @@ def test_a_mistake_is_one_line(mistake, run: Path, monkeypatch: pytest.MonkeyPat
 
 def test_no_run_is_uploaded_where_one_is_a_mistake(run: Path, server: Server, tmp_path: Path, capfd) -> None:
     assert sync.main([str(run), str(tmp_path / "nothing")]) == 2
-    assert not server.rows and "nothing/config.yaml" in capfd.readouterr().err
+    assert not server.rows and "nothing is no run's folder" in capfd.readouterr().err

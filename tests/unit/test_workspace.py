@@ -65,6 +65,8 @@ def test_a_dry_run_prints_or_writes_it(tmp_path: Path, capfd: pytest.CaptureFixt
     assert written["project"] == "q" and len(written["spec"]["section"]["panelBankConfig"]["sections"]) == len(workspace.SECTIONS)
     assert workspace.main(["--dry-run", "--output", str(tmp_path / "nowhere" / "view.json")]) == 2
     assert re.fullmatch(r"error: .*view.json cannot be written \(.*\); give another --output\n", capfd.readouterr().err)
+    assert workspace.main(["--output", str(tmp_path / "other.json")]) == 2
+    assert capfd.readouterr().err == "error: --output takes what --dry-run prints; give both, or leave --output out\n"
 
 
 def test_without_the_package_one_line_names_the_extra(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:

@@ -152,6 +152,7 @@ def test_the_end_of_the_file_s_name_says_the_format(folder: Path, tmp_path: Path
         (["{runs}", "--format", "pdf"], "invalid choice: 'pdf'"),
         (["{runs}/nothing"], "does not exist"),
         (["{runs}", "-o", "{runs}"], "cannot be written (Is a directory)"),
+        (["{runs}", "-o", "page.xyz"], "the end of page.xyz names no format; give one of .html, .csv"),
         (["{runs}", "--watch", "-o", "x.html"], "--watch writes no file"),
     ],
 )
