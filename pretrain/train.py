@@ -139,9 +139,9 @@ class Trainer:
         while progress.step < config.num_steps:
             if self._is_asked_to_stop():
                 return self._stop_on_request()
-            logged = self._is_due(config.log_every_steps, progress.step + 1) or progress.step == 0
-            recorded = self.profiler.step(progress.step + 1), self.snapshot.step(progress.step + 1)
-            with recorded[0], recorded[1], self.stopwatch("step"), self.engine.timed(logged) as parts:
+            number = progress.step + 1
+            logged = self._is_due(config.log_every_steps, number) or number == 1
+            with self.profiler.step(number), self.snapshot.step(number), self.stopwatch("step"), self.engine.timed(logged) as parts:
                 with self.stopwatch("data"), parts("data"):
                     window = next(stream)
                 self.utilisation.add(window)
