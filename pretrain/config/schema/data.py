@@ -54,9 +54,10 @@ class FilesConfig:
     text_field: str = "text"
     """Where .jsonl and .parquet records hold their text."""
 
-    def __post_init__(self) -> None:
+    def check_names(self, prefix: str) -> None:
+        """Raise a `UserError` for an empty name, which would be the folder that the command is given in."""
         for name in ("paths", "valid_paths"):
-            require(all(getattr(self, name)), f"data.{name}", getattr(self, name), "names of files or folders, none of them empty")
+            require(all(getattr(self, name)), f"{prefix}.{name}", getattr(self, name), "names of files or folders, none of them empty")
 
 
 @dataclass
@@ -84,8 +85,8 @@ class TextDataConfig(FilesConfig, DataConfig):
     kind: str = "text"
 
     def __post_init__(self) -> None:
-        DataConfig.__post_init__(self)
-        FilesConfig.__post_init__(self)
+        super().__post_init__()
+        self.check_names("data")
 
 
 @dataclass
@@ -141,6 +142,7 @@ def _source(name: str, values: Any) -> SourceConfig:
         known = ", ".join(part.name for part in fields(SourceConfig))
         raise UserError(f"{key}: {str(error).partition(chr(10))[0]}; its settings are {known}") from error
     require_positive(key, source, "weight")
+    source.check_names(key)
     if bool(source.paths) == bool(source.name):
         raise UserError(f"{key} must have either paths (files) or name (a data set of the hub); give {key}.paths=[...] or {key}.name=...")
     return source
