@@ -3,11 +3,17 @@
 Heavy imports wait until they are needed, so that `--help` and a mistake in the settings are answered at once.
 """
 
+import argparse
 import sys
+from typing import TYPE_CHECKING
 
 from pretrain import __version__, startup, stopping
 from pretrain.command import Parser, run_command
 from pretrain.config.location import group_choices
+from pretrain.errors import UserError
+
+if TYPE_CHECKING:
+    from pretrain.config.schema import Config
 
 _EXAMPLES = """\
 examples:
@@ -45,9 +51,7 @@ def _run(arguments: list[str]) -> int:
         return 0
     if not options.cfg:
         stopping.listen()
-    from pretrain.config.compose import compose
-
-    config = compose(options.overrides, options.config_dir)
+    config = _configuration(options)
     if options.cfg:
         from pretrain.config.serialise import to_yaml
 
@@ -59,12 +63,26 @@ def _run(arguments: list[str]) -> int:
     return launch(config)
 
 
+def _configuration(options: argparse.Namespace) -> "Config":
+    if options.config is None:
+        from pretrain.config.compose import compose
+
+        return compose(options.overrides, options.config_dir)
+    from pretrain.config.serialise import from_file
+
+    beside = [*options.overrides, *(["--config-dir"] if options.config_dir else [])]
+    if beside:
+        raise UserError(f"--config {options.config} is a whole configuration; leave {' '.join(beside)} out, or change the file")
+    return from_file(options.config)
+
+
 def _parser() -> Parser:
     parser = Parser("python -m pretrain", add_help=False)
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings and choices of groups, as in Hydra")
     parser.add_argument("-h", "--help", action="store_true", help="print this and exit")
     parser.add_argument("--version", action="version", version=__version__, help="print the version and exit")
     parser.add_argument("--cfg", choices=("job",), help="print the composed configuration and exit")
+    parser.add_argument("--config", metavar="FILE", help="run a whole configuration that --cfg job printed; composes nothing")
     parser.add_argument("-cd", "--config-dir", metavar="DIR", help="a folder of your own YAML files, looked at before ours")
     return parser
 

@@ -7,6 +7,7 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from pretrain.config.consistency import check_consistency
 from pretrain.config.registry import PARTS, dataclass_of
 from pretrain.config.schema import Config
 from pretrain.errors import UserError
@@ -24,6 +25,19 @@ def from_yaml(text: str) -> Config:
     except _NOT_OURS as error:
         reason = str(error).partition("\n")[0]
         raise UserError(f"the stored config.yaml is not one that this version can read ({reason}); start a new run.name") from error
+
+
+def from_file(path: str) -> Config:
+    """The typed configuration in a file that `to_yaml` made, by way of `--cfg job`; whole, checked as a composed one is."""
+    try:
+        config = _from_values(OmegaConf.to_container(OmegaConf.create(Path(path).expanduser().read_text(encoding="utf-8"))))
+    except OSError as error:
+        raise UserError(f"--config {path} cannot be read ({error.strerror}); give a file that --cfg job printed") from error
+    except _NOT_OURS as error:
+        reason = str(error).partition("\n")[0]
+        raise UserError(f"--config {path} is not a whole configuration ({reason}); give a file that --cfg job printed") from error
+    check_consistency(config)
+    return config
 
 
 def from_manifest(values: dict, checkpoint: Path) -> Config:

@@ -1,5 +1,6 @@
 """Hydra's habits on the command line: --help, --cfg job, --config-dir, --version."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,37 @@ def test_cfg_job_prints_the_whole_composed_configuration(capsys: pytest.CaptureF
     overrides = ["+experiment=gpt2_xl", "train.num_steps=3"]
     assert main(["--cfg", "job", *overrides]) == 0
     assert from_yaml(capsys.readouterr().out) == compose(overrides)
+
+
+def test_config_takes_what_cfg_job_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    overrides = ["+experiment=gpt2_xl", "train.num_steps=3", "zero.extra.overlap_comm=true"]
+    main(["--cfg", "job", *overrides])
+    printed = capsys.readouterr().out
+    (tmp_path / "whole.yaml").write_text(printed)
+    assert main(["--config", str(tmp_path / "whole.yaml"), "--cfg", "job"]) == 0
+    assert capsys.readouterr().out == printed
+
+
+@pytest.mark.parametrize(
+    ("text", "more", "message"),
+    [
+        ("", [], "--config FILE is not a whole configuration (.*); give a file that --cfg job printed"),
+        ("train: {num_steps: 3}", [], "--config FILE is not a whole configuration (.*); give a file that --cfg job printed"),
+        ("WHOLE", ["train.num_steps=3"], "--config FILE is a whole configuration; leave train.num_steps=3 out, or change the file"),
+        ("WHOLE", ["-cd", "."], "--config FILE is a whole configuration; leave --config-dir out, or change the file"),
+        ("LONG", [], "data.max_seq_length=600 is more than model.max_positions=512; give 512 or less"),
+        (None, [], "--config FILE cannot be read (No such file or directory); give a file that --cfg job printed"),
+    ],
+)
+def test_config_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str | None, more: list[str], message: str):
+    main(["--cfg", "job"])
+    whole = capsys.readouterr().out
+    file = tmp_path / "whole.yaml"
+    if text is not None:
+        file.write_text({"WHOLE": whole, "LONG": whole.replace("max_seq_length: 32", "max_seq_length: 600")}.get(text, text))
+    assert main(["--config", str(file), *more]) == 2
+    error = re.escape(f"error: {message}\n").replace(re.escape("(.*)"), "(.*)").replace("FILE", re.escape(str(file)))
+    assert re.fullmatch(error, capsys.readouterr().err)
 
 
 def test_options_may_stand_between_the_settings(capsys: pytest.CaptureFixture[str]):
