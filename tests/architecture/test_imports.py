@@ -98,7 +98,7 @@ def test_hydra_ends_at_the_typed_config(library: str):
     assert not outside(importers(library), "pretrain/config/", r"pretrain/__main__\.py")
 
 
-BELOW = (("errors", "exit_codes", "orphans"), ("config",), ("batch_plan", "distributed", "world"))
+BELOW = (("errors", "exit_codes", "orphans"), ("config",), ("batch_plan", "distributed", "network", "world"))
 ABOVE = (("train",), ("launch", "spawn", "prepare", "sample", "export", "report", "sync", "workspace"), ("__main__",))
 """Named from the bottom up; every other module of the harness lies between. A module imports its own layer and those below."""
 
