@@ -16,7 +16,7 @@ from pretrain.batch_plan import BatchPlan
 from pretrain.config.consistency import check_runnable
 from pretrain.config.schema import Config
 from pretrain.errors import ElsewhereError, UserError
-from pretrain.exit_codes import DONE, USER_ERROR
+from pretrain.exit_codes import DONE, STOPPED_ON_REQUEST, USER_ERROR
 from pretrain.failures import ECHO, Board, Note, Watch, end_process
 from pretrain.run_folder import RunFolder
 from pretrain.spawn import run_ranks
@@ -44,7 +44,9 @@ def launch(config: Config) -> int:
     if world.size > 1:
         network.choose_interface(config.launch.interface, os.environ.get("MASTER_ADDR", _LOCAL_ADDRESS))
     if world.rank is not None and world.size > 1:
-        return _launch_as_one_of_many(config, world.rank, world.size)
+        code = _launch_as_one_of_many(config, world.rank, world.size)
+        # With --kill-on-bad-exit the first task that leaves with another code than 0 ends the rest, and rank 0 has to leave last.
+        return DONE if code == STOPPED_ON_REQUEST and world.by_srun and world.rank else code
     prepared = _get_ready(config)
     startup.mark("prepared_data")
     if prepared is None:

@@ -30,11 +30,14 @@ class World:
     """That this process sees; 0: the run is on CPUs."""
     size_here: int
     """Ranks on this machine."""
+    by_srun: bool = False
+    """This process is a task of srun, whose exit code is the largest of the tasks'."""
 
 
 def find_world(asked: int | None) -> World:
     """As torchrun or srun say, else `asked` ranks (`launch.num_processes`), else one per GPU, else two where there are two cores."""
-    variables = os.environ | slurm_variables(os.environ)
+    from_slurm = slurm_variables(os.environ)
+    variables = os.environ | from_slurm
     if not all(name in variables for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR")):
         gpus = count_gpus()
         if asked and 0 < gpus < asked:
@@ -56,7 +59,7 @@ def find_world(asked: int | None) -> World:
     if gpus:
         # A task that srun gave a GPU of its own sees that one alone, as number 0; torch and DeepSpeed take LOCAL_RANK for the number.
         os.environ["LOCAL_RANK"] = str(int(variables["LOCAL_RANK"]) % gpus)
-    return World(size, int(variables["RANK"]), gpus, here or slurm_tasks_here(os.environ) or size)
+    return World(size, int(variables["RANK"]), gpus, here or slurm_tasks_here(os.environ) or size, bool(from_slurm))
 
 
 def speaks() -> bool:

@@ -59,7 +59,7 @@ def test_under_torchrun_this_process_is_one_of_its_ranks(machine, monkeypatch: p
 
 def test_under_srun_this_process_is_one_of_its_tasks(machine):
     machine(gpus=2, **srun_variables(1, 2, SLURM_JOB_ID="123456"))
-    assert find_world(None) == World(2, 1, 2, 2)
+    assert find_world(None) == World(2, 1, 2, 2, by_srun=True)
     assert {name: os.environ[name] for name in TORCHRUN} == {
         "RANK": "1",
         "LOCAL_RANK": "1",
@@ -71,7 +71,7 @@ def test_under_srun_this_process_is_one_of_its_tasks(machine):
 
 def test_a_task_that_sees_only_its_own_gpu_uses_that_one(machine):
     machine(gpus=1, **srun_variables(3, 4))
-    assert find_world(None) == World(4, 3, 1, 4)
+    assert find_world(None) == World(4, 3, 1, 4, by_srun=True)
     assert os.environ["LOCAL_RANK"] == "0"
 
 

@@ -1,0 +1,16 @@
+"""A Slurm for the tests that need one."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.cluster.slurm import Slurm, missing_programs
+
+
+@pytest.fixture(scope="module")
+def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slurm]:
+    if missing := missing_programs():
+        pytest.skip(f"Slurm is not installed here (no {', '.join(missing)}); on Debian: apt install slurm-wlm munge")
+    cluster = Slurm(tmp_path_factory.mktemp("slurm"))
+    yield cluster
+    cluster.stop()
