@@ -1,4 +1,7 @@
-"""A real Slurm of two nodes on this machine: its own munged, slurmctld and two slurmd, in a folder and at ports of its own."""
+"""A real Slurm of two nodes on this machine: its own munged, slurmctld and two slurmd, in a folder and at ports of its own.
+
+Jobs are numbered from a port on, so that those of two such clusters do not meet at the same one.
+"""
 
 import os
 import re
@@ -37,6 +40,7 @@ MpiDefault=none
 ReturnToService=2
 SwitchType=switch/none
 KillWait=5
+FirstJobId={first_job}
 JobRequeue=1
 SlurmdParameters=config_overrides
 NodeName=n1 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[1]} CPUs=8 RealMemory=4000
@@ -60,8 +64,10 @@ class Slurm:
         self.folder = folder
         for name in ("munge", "state", "spool.n1", "spool.n2"):
             (folder / name).mkdir(mode=0o755)
-        configuration = folder / "slurm.conf"
-        configuration.write_text(_CONFIGURATION.format(folder=folder, user=getuser(), host=socket.gethostname(), ports=_free_ports(3)))
+        configuration, ports = folder / "slurm.conf", _free_ports(3)
+        configuration.write_text(
+            _CONFIGURATION.format(folder=folder, user=getuser(), host=socket.gethostname(), ports=ports, first_job=ports[0])
+        )
         self.environment = {"SLURM_CONF": str(configuration), "PATH": _path()}
         munge = folder / "munge"
         self.call("mungekey", "--create", f"--keyfile={munge}/key")
@@ -82,9 +88,9 @@ class Slurm:
         return dict(re.findall(r"(\w+)=(\S*)", self.call("scontrol", "show", "job", "--oneliner", number)))
 
     def hasten(self, number: str) -> None:
-        """Slurm lets a job wait for two minutes before it starts again; do not."""
+        """Slurm lets a job wait for two minutes before it starts again; two seconds are enough for its old credential to be gone."""
         self.wait_for(lambda: self.job(number)["JobState"] == "PENDING", f"job {number} in the queue")
-        self.call("scontrol", "update", f"jobid={number}", "starttime=now")
+        self.call("scontrol", "update", f"jobid={number}", "starttime=now+2")
 
     def wait_for_end(self, number: str, seconds: float = 120) -> dict[str, str]:
         ended = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL")

@@ -29,10 +29,10 @@ ENDLESS = (*SMALL, "train.num_steps=100000", "train.checkpoint_every_steps=0", "
 class Jobs:
     """Submits from `folder`, in which the run folders are."""
 
-    def __init__(self, slurm: Slurm, folder: Path) -> None:
+    def __init__(self, slurm: Slurm, folder: Path, python: Path = Path(sys.executable)) -> None:
         self.slurm, self.folder = slurm, folder
         write_corpus(folder / "corpus.txt")
-        (folder / "site.sh").write_text(f'source "{SCRIPTS}/site.sh"\nPYTHON={sys.executable}\nMAX_RESTARTS=${{MAX_RESTARTS_HERE:-2}}\n')
+        (folder / "site.sh").write_text(f'source "{SCRIPTS}/site.sh"\nPYTHON={python}\nMAX_RESTARTS=1\n')
 
     def command(self, *command: str, **variables: str) -> subprocess.CompletedProcess:
         environment = os.environ | self.slurm.environment | {"PRETRAIN_SITE": str(self.folder / "site.sh")} | variables
@@ -47,12 +47,19 @@ class Jobs:
             assert shown in done.stdout
         return number
 
+    def sbatch(self, *options: str, settings: list[str]) -> str:
+        """The number of a job that is submitted by hand."""
+        done = self.command("sbatch", "--parsable", *options, str(SCRIPTS / "pretrain.sbatch"), *settings)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
     def run_folder(self, name: str) -> RunFolder:
         return RunFolder(self.folder / "runs" / name)
 
     def output(self, name: str, number: str) -> str:
-        path = self.folder / "slurm" / f"{name}-{number}.out"
-        return path.read_text() if path.exists() else ""
+        """Of a job that was submitted, or by hand."""
+        paths = (self.folder / folder / f"{name}-{number}.out" for folder in ("slurm", "."))
+        return next((path.read_text() for path in paths if path.exists()), "")
 
     def wait_for_step(self, name: str, number: str, step: int) -> None:
         self.slurm.wait_for(lambda: f"step {step}/" in self.output(name, number), f"step {step} of {name}", 90)
@@ -101,17 +108,13 @@ def test_asked_for_it_stops_with_a_checkpoint_goes_back_into_the_queue_and_ends_
     assert told(folder) == told(undisturbed)
 
 
-def test_a_time_limit_does_the_same_but_a_bound_on_restarts_ends_it(jobs: Jobs) -> None:
-    number = jobs.submit("long", *ENDLESS, "--nodes=2", "--ntasks-per-node=1", "--time=1", "--signal=B:USR1@50", MAX_RESTARTS_HERE="1")
+@pytest.mark.soak
+def test_a_time_limit_does_the_same(jobs: Jobs) -> None:
+    number = jobs.submit("long", *ENDLESS, "--nodes=2", "--ntasks-per-node=1", "--time=2", "--signal=B:USR1@65")
     jobs.wait_for_restart(number)
     assert int(jobs.run_folder("long").latest_checkpoint().name[5:]) > 0
     assert "the ranks ended with exit code 85" in jobs.output("long", number)
-    jobs.slurm.hasten(number)
-    jobs.slurm.wait_for(lambda: jobs.output("long", number).count("first step begun") == 2, "second beginning")
-    jobs.slurm.call("scancel", "--batch", "--signal=USR1", number)
-    ended = jobs.slurm.wait_for_end(number)
-    assert (ended["JobState"], ended["ExitCode"], ended["Restarts"]) == ("FAILED", "2:0", "1")
-    assert "error: the job has been restarted 1 times (MAX_RESTARTS in site.sh); its checkpoint is whole" in jobs.output("long", number)
+    jobs.slurm.call("scancel", number)
 
 
 def test_a_killed_rank_fails_the_job_within_seconds(jobs: Jobs) -> None:
@@ -138,34 +141,82 @@ def rank_of(job: str, rank: str) -> int:
     raise AssertionError(f"rank {rank} of job {job} is not there")
 
 
-def test_what_is_cancelled_does_not_come_back(jobs: Jobs) -> None:
-    number = jobs.submit("cancelled", *ENDLESS, *ON_TWO_NODES)
-    jobs.wait_for_step("cancelled", number, 3)
-    jobs.slurm.call("scancel", number)
-    ended = jobs.slurm.wait_for_end(number)
+# The same scripts around a Python that only waits -----------------------------------------------------------------------------------
+
+WAITING = """#!{python}
+import os, signal, sys
+
+if "--cfg" in sys.argv:
+    print("run:\\n  name: composed")
+else:
+    print("rank", os.environ["SLURM_PROCID"], "waits", flush=True)
+    signal.sigwait({{signal.SIGUSR1, signal.SIGTERM}})
+    sys.exit(85 if os.environ["SLURM_PROCID"] == "0" else 0)
+"""
+
+
+@pytest.fixture(scope="module")
+def stand_ins(slurm: Slurm, tmp_path_factory: pytest.TempPathFactory) -> Jobs:
+    folder = tmp_path_factory.mktemp("stand_ins")
+    python = folder / "python"
+    python.write_text(WAITING.format(python=sys.executable))
+    python.chmod(0o755)
+    return Jobs(slurm, folder, python)
+
+
+def waits(jobs: Jobs, number: str, times: int = 1) -> None:
+    jobs.slurm.wait_for(lambda: jobs.output("pretrain", number).count("rank 1 waits") == times, f"ranks of job {number}")
+
+
+def test_what_is_cancelled_does_not_come_back(stand_ins: Jobs) -> None:
+    number = stand_ins.sbatch(*ON_TWO_NODES, settings=["optimizer=came"])
+    waits(stand_ins, number)
+    stand_ins.slurm.call("scancel", number)
+    ended = stand_ins.slurm.wait_for_end(number)
     assert (ended["JobState"], ended["Restarts"]) == ("CANCELLED", "0")
-    assert jobs.run_folder("cancelled").latest_checkpoint() is not None
+    assert "the ranks ended with exit code 85" in stand_ins.output("pretrain", number)
 
 
-def test_an_array_of_seeds_has_a_run_for_each(jobs: Jobs) -> None:
-    few = ("train.num_steps=2", "launch.num_processes=1")
-    number = jobs.submit("seeds", *SMALL, *few, "--seeds", "1,2", "--nodes=1", "--ntasks-per-node=1")
-    for seed in ("1", "2"):
-        ended = jobs.slurm.wait_for_end(f"{number}_{seed}")
-        assert ended["JobState"] == "COMPLETED", jobs.output("seeds", f"{number}_{seed}")
-        assert f"seed: {seed}\n" in jobs.run_folder(f"seeds-seed_{seed}").config.read_text()
+def test_asked_without_its_batch_script_a_job_ends_after_its_checkpoint(stand_ins: Jobs) -> None:
+    number = stand_ins.sbatch(*ON_TWO_NODES, settings=["optimizer=came"])
+    waits(stand_ins, number)
+    stand_ins.slurm.call("scancel", "--signal=USR1", number)
+    ended = stand_ins.slurm.wait_for_end(number)
+    assert (ended["JobState"], ended["ExitCode"], ended["Restarts"]) == ("FAILED", "85:0", "0")
+
+
+def test_before_a_time_limit_a_job_goes_back_into_the_queue_and_restarts_have_a_bound(stand_ins: Jobs) -> None:
+    number = stand_ins.sbatch("--nodes=2", "--ntasks-per-node=1", "--time=1", "--signal=B:USR1@50", settings=["optimizer=came"])
+    waits(stand_ins, number)
+    stand_ins.wait_for_restart(number)  # Slurm looks every 30 seconds
+    assert "the ranks ended with exit code 85" in stand_ins.output("pretrain", number)
+    stand_ins.slurm.hasten(number)
+    waits(stand_ins, number, times=2)
+    stand_ins.slurm.call("scancel", "--batch", "--signal=USR1", number)
+    ended = stand_ins.slurm.wait_for_end(number)
+    assert (ended["JobState"], ended["ExitCode"], ended["Restarts"]) == ("FAILED", "2:0", "1")
+    assert "error: the job has been restarted 1 times (MAX_RESTARTS in site.sh); its checkpoint is" in stand_ins.output("pretrain", number)
+
+
+def test_an_array_has_a_run_for_each_seed(stand_ins: Jobs) -> None:
+    number = stand_ins.sbatch("--array=3,8", "--nodes=1", "--ntasks-per-node=2", settings=["optimizer=came"])
+    for seed in ("3", "8"):
+        wanted = f"optimizer=came run.seed={seed} run.name=composed-seed_{seed}\n"
+        stand_ins.slurm.wait_for(
+            lambda: any(wanted in path.read_text() for path in stand_ins.folder.glob("pretrain-*.out")), f"run with seed {seed}"
+        )
+    stand_ins.slurm.call("scancel", number)
 
 
 @pytest.mark.parametrize(
     ("options", "settings", "message"),
     [
-        (["--nodes=2"], ["+experiment=demo"], "the ranks on each node are not given; add --ntasks-per-node=N, one per GPU"),
+        (["--nodes=2"], ["optimizer=came"], "the ranks on each node are not given; add --ntasks-per-node=N, one per GPU"),
         (["--nodes=2", "--ntasks-per-node=1"], [], "there is nothing to train; give settings behind the script's name"),
-        (["--ntasks-per-node=1"], ["+experiment=nothing"], "the settings do not work, see above"),
     ],
 )
-def test_sbatch_alone_says_what_it_lacks(jobs: Jobs, options: list[str], settings: list[str], message: str) -> None:
-    done = jobs.command("sbatch", "--parsable", *options, str(SCRIPTS / "pretrain.sbatch"), *settings)
-    ended = jobs.slurm.wait_for_end(done.stdout.strip())
-    output = (jobs.folder / f"pretrain-{done.stdout.strip()}.out").read_text()
-    assert ended["ExitCode"] == "2:0" and f"error: {message}" in output.splitlines()[-1] or message in output, output
+def test_sbatch_alone_says_what_it_lacks(stand_ins: Jobs, options: list[str], settings: list[str], message: str) -> None:
+    number = stand_ins.sbatch(*options, settings=settings)
+    ended = stand_ins.slurm.wait_for_end(number)
+    assert (ended["JobState"], ended["ExitCode"]) == ("FAILED", "2:0")
+    assert stand_ins.output("pretrain", number).startswith(f"error: {message}")
