@@ -1,9 +1,10 @@
-"""A Slurm for the tests that need one."""
+"""What the tests of clusters run on: a Slurm, two machines."""
 
 from collections.abc import Iterator
 
 import pytest
 
+from tests.cluster.machines import TwoMachines, why_not
 from tests.cluster.slurm import Slurm, missing_programs
 
 
@@ -14,3 +15,12 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slurm]:
     cluster = Slurm(tmp_path_factory.mktemp("slurm"))
     yield cluster
     cluster.stop()
+
+
+@pytest.fixture(scope="module")
+def machines() -> Iterator[TwoMachines]:
+    if reason := why_not():
+        pytest.skip(reason)
+    pair = TwoMachines()
+    yield pair
+    pair.remove()
