@@ -97,6 +97,16 @@ def test_a_dry_run_shows_the_plan_and_the_command(call, tmp_path: Path) -> None:
 def test_shellcheck_has_nothing_to_say() -> None:
     if shutil.which("shellcheck") is None:
         pytest.skip("shellcheck is not installed here; on Debian: apt install shellcheck")
-    scripts = [SCRIPTS / "submit", SCRIPTS / "pretrain.sbatch", SCRIPTS / "site.sh"]
-    done = subprocess.run(["shellcheck", "--external-sources", *scripts], cwd=REPOSITORY, env=os.environ, capture_output=True, text=True)
+    scripts = [path for path in [*(REPOSITORY / "scripts").rglob("*"), REPOSITORY / ".ci" / "run"] if path.is_file() and is_shell(path)]
+    assert len(scripts) >= 7
+    done = subprocess.run(
+        ["shellcheck", "--external-sources", "--source-path=SCRIPTDIR", f"--source-path={REPOSITORY}", *scripts],
+        cwd=REPOSITORY, env=os.environ, capture_output=True, text=True,
+    )  # fmt: skip
     assert done.returncode == 0, done.stdout
+
+
+def is_shell(path: Path) -> bool:
+    with path.open("rb") as file:
+        beginning = file.read(40)
+    return beginning.startswith((b"#!/usr/bin/env bash", b"# shellcheck shell=bash"))

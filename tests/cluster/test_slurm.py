@@ -21,7 +21,7 @@ from tests.launchers import REPOSITORY
 
 SCRIPTS = REPOSITORY / "scripts" / "slurm"
 ON_TWO_NODES = ("--nodes=2", "--ntasks-per-node", "1", "--time=5")
-RUN = (*SMALL, "train.num_steps=60", "train.checkpoint_every_steps=1000")
+RUN = (*SMALL, "train.num_steps=200", "train.checkpoint_every_steps=1000")
 """No checkpoint but those that are asked for, and the last."""
 ENDLESS = (*SMALL, "train.num_steps=100000", "train.checkpoint_every_steps=0", "train.eval_every_steps=0")
 
@@ -82,7 +82,7 @@ def undisturbed(jobs: Jobs) -> RunFolder:
 
 
 def test_two_nodes_train(jobs: Jobs, undisturbed: RunFolder) -> None:
-    assert [line["step"] for line in read_metrics(undisturbed.metrics) if line["kind"] == "end"] == [60]
+    assert [line["step"] for line in read_metrics(undisturbed.metrics) if line["kind"] == "end"] == [200]
     (start,) = (line for line in read_metrics(undisturbed.metrics) if line["kind"] == "start")
     assert start["plan"]["ranks"] == 2
 
@@ -92,18 +92,22 @@ def test_asked_for_it_stops_with_a_checkpoint_goes_back_into_the_queue_and_ends_
 ) -> None:
     number = jobs.submit("disturbed", *RUN, *ON_TWO_NODES)
     jobs.wait_for_step("disturbed", number, 5)
+    folder = jobs.run_folder("disturbed")
+    for name in ("QUIT", "USR2"):  # where it is; a checkpoint, and on
+        jobs.slurm.call("scancel", f"--signal={name}", number)
+    jobs.slurm.wait_for(lambda: folder.latest_checkpoint() is not None, "checkpoint on request")
     jobs.slurm.call("scancel", "--batch", "--signal=USR1", number)
     jobs.wait_for_restart(number)
-    folder = jobs.run_folder("disturbed")
+    assert "pretrain/train.py" in (folder.logs / "stacks_rank_1.txt").read_text()
     stopped_at = int(folder.latest_checkpoint().name[5:])
-    assert 5 <= stopped_at < 60
+    assert 5 <= stopped_at < 200
     jobs.slurm.hasten(number)
     ended = jobs.slurm.wait_for_end(number)
     output = jobs.output("disturbed", number)
     assert (ended["JobState"], ended["ExitCode"], ended["Restarts"]) == ("COMPLETED", "0:0", "1"), output
     assert "restart 0, on n[1-2]" in output and "restart 1, on n[1-2]" in output  # appended
     assert f"going on from step {stopped_at} of" in output and "Traceback" not in output
-    found, wanted = load_masters(folder.checkpoint(60)), load_masters(undisturbed.checkpoint(60))
+    found, wanted = load_masters(folder.checkpoint(200)), load_masters(undisturbed.checkpoint(200))
     assert all(torch.equal(found[name], wanted[name]) for name in wanted)
     assert told(folder) == told(undisturbed)
 
