@@ -202,13 +202,17 @@ def test_before_a_time_limit_a_job_goes_back_into_the_queue_and_restarts_have_a_
     assert "error: the job has been restarted 1 times (MAX_RESTARTS in site.sh); its checkpoint is" in stand_ins.output("pretrain", number)
 
 
-def test_an_array_has_a_run_for_each_seed(stand_ins: Jobs) -> None:
-    number = stand_ins.sbatch("--array=3,8", "--nodes=1", "--ntasks-per-node=2", settings=["optimizer=came"])
-    for seed in ("3", "8"):
-        wanted = f"optimizer=came run.seed={seed} run.name=composed-seed_{seed}\n"
-        stand_ins.slurm.wait_for(
-            lambda: any(wanted in path.read_text() for path in stand_ins.folder.glob("pretrain-*.out")), f"run with seed {seed}"
-        )
+def test_an_array_has_a_run_for_each_seed_and_one_of_them_goes_back_into_the_queue_alone(stand_ins: Jobs) -> None:
+    log = "slurm-%A_%a.out"
+    number = stand_ins.sbatch("--array=3,8", "--nodes=1", "--ntasks-per-node=2", f"--output={log}", settings=["optimizer=came"])
+    tasks = {seed: f"{number}_{seed}" for seed in ("3", "8")}
+    outputs = {seed: stand_ins.folder / f"slurm-{task}.out" for seed, task in tasks.items()}
+    for seed, path in outputs.items():
+        stand_ins.slurm.wait_for(lambda: path.exists() and "rank 1 waits" in path.read_text(), f"run with seed {seed}")
+        assert f"optimizer=came run.seed={seed} run.name=composed-seed_{seed}\n" in path.read_text()
+    stand_ins.slurm.call("scancel", "--batch", "--signal=USR1", tasks["8"])
+    stand_ins.slurm.wait_for(lambda: stand_ins.slurm.job(tasks["8"])["Restarts"] == "1", "restart")
+    assert (stand_ins.slurm.job(tasks["3"])["JobState"], stand_ins.slurm.job(tasks["3"])["Restarts"]) == ("RUNNING", "0")
     stand_ins.slurm.call("scancel", number)
 
 
