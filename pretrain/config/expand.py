@@ -35,7 +35,7 @@ def expand(overrides: list[str], config_dir: str | None = None) -> list[list[str
 
 def _parse(override: str, config_dir: str | None) -> Override:
     try:
-        return OverridesParser.create().parse_override(override)
+        return OverridesParser.create().parse_overrides([override])[0]
     except HydraException as error:
         raise UserError(explain(error, [override], config_dir)) from error
 

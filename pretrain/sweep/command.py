@@ -14,7 +14,7 @@ _VERDICTS = {DONE: "finished", STOPPED_ON_REQUEST: "stopped, and the same comman
 
 
 def sweep(overrides: list[str], config_dir: str | None = None) -> int:
-    """Run all of them; 0, or the exit code of the first that did not finish. Nothing is written before every run has been checked."""
+    """Run all of them; 0, 85 where it was stopped, or the exit code of the first that failed. Nothing is written before every run has been checked."""
     launcher = chosen_launcher([override for override in overrides if names_launcher(override)])
     runs = compose_runs(_settings(overrides), config_dir)
     for run in runs:
@@ -28,6 +28,8 @@ def sweep(overrides: list[str], config_dir: str | None = None) -> int:
     else:
         codes |= _where_known(runs, run_by(launcher, folder, files))
     print(_table(runs, codes), flush=True)
+    if STOPPED_ON_REQUEST in codes.values():
+        return STOPPED_ON_REQUEST
     return next((FAULT if code is None else code for code in codes.values() if code != DONE), DONE)
 
 
