@@ -24,9 +24,10 @@ def expand(overrides: list[str], config_dir: str | None = None) -> list[list[str
     for given in overrides:
         override = _parse(normalised(given), config_dir)
         key = override.key_or_group
-        if key in values:
+        single = _single(override, config_dir)
+        if key in values and ("." not in key or len(single) > 1 or len(values[key]) > 1):  # of plain settings the last one counts
             raise UserError(f"{key} is given twice; give all its values at once: {key}=first,second")
-        values[key] = _single(override, config_dir)
+        values[key] = single
     runs = math.prod(map(len, values.values()))
     if runs > _MOST_RUNS:
         raise UserError(f"this is a sweep of {runs:,} runs, more than {_MOST_RUNS:,}; give fewer values, and the others in another command")

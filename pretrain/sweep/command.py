@@ -14,7 +14,7 @@ _VERDICTS = {DONE: "finished", STOPPED_ON_REQUEST: "stopped, and the same comman
 
 
 def sweep(overrides: list[str], config_dir: str | None = None) -> int:
-    """Run all of them; 0, 85 where it was stopped, or the exit code of the first that failed. Nothing is written before every run has been checked."""
+    """Run all of them, once every one has been checked; 0, 85 where one was stopped, or the exit code of the first that failed."""
     launcher = chosen_launcher([override for override in overrides if names_launcher(override)])
     runs = compose_runs(_settings(overrides), config_dir)
     for run in runs:

@@ -4,6 +4,8 @@ A plugin composes a configuration for every job. What it gets to compose here is
 configurations are resolved by then and travel with the `Task`.
 """
 
+import importlib
+import logging
 import multiprocessing
 import os
 import re
@@ -148,6 +150,8 @@ def _to_workers(number: int) -> None:
 
 
 def _prepare_submitit(settings: DictConfig, folder: Path, slurm: bool) -> None:
+    importlib.import_module("submitit")  # which sets up its logging as it is imported
+    logging.getLogger("submitit").setLevel(logging.ERROR)  # a cluster without accounting is no news
     settings.submitit_folder = f"{folder}/%j"
     if slurm:
         settings.additional_parameters = {"requeue": True, **settings.additional_parameters}

@@ -22,7 +22,7 @@ def begin_anew(most_restarts: int) -> None:
 
     The first task alone asks for it, but all of them wait: a job that ends by itself is over.
     """
-    job, rank = os.environ["SLURM_JOB_ID"], os.environ.get("SLURM_PROCID", "0")
+    job, rank = _job(), os.environ.get("SLURM_PROCID", "0")
     restarts = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
     if restarts >= most_restarts:
         return print(f"not begun anew: stopped after {restarts} restarts (hydra.launcher.max_num_timeout); the same command goes on")
@@ -35,6 +35,12 @@ def begin_anew(most_restarts: int) -> None:
             return print(f"not begun anew: {asked.stderr.strip()}; the same command goes on")
         print(f"back into Slurm's queue (restart {restarts + 1} of at most {most_restarts})")
     time.sleep(_LEAVING_SECONDS)  # Slurm's SIGTERM ends this process: `stopping` takes it for a second request
+
+
+def _job() -> str:
+    """As one of an array where it is one: the number of the array alone, which is also that of its last job, means all of them."""
+    array, index = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
+    return f"{array}_{index}" if array else os.environ["SLURM_JOB_ID"]
 
 
 def _state(job: str) -> str:
