@@ -2,6 +2,7 @@
 
 import os
 import socket
+import time
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -9,48 +10,75 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 
+from pretrain import network
 from pretrain.errors import ElsewhereError, UserError
 
 T = TypeVar("T")
 
-_timeout = timedelta(minutes=30)
+_timeout, _rendezvous_timeout = timedelta(minutes=30), timedelta(minutes=5)
 
 
 def meet(timeout_seconds: int) -> Any:
     """The store at MASTER_ADDR and MASTER_PORT, once all WORLD_SIZE ranks are there. Raises UserError where they do not come."""
     rank, size, address, port = (os.environ[name] for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"))
+    deadline = time.monotonic() + timeout_seconds
     try:
-        store, *_ = next(iter(dist.rendezvous("env://", timeout=timedelta(seconds=timeout_seconds))))
-    except (RuntimeError, ValueError) as error:
+        # torch would try these too, but fail with a page of its own, and later.
+        network.resolve(address, deadline)
+        if rank != "0":
+            network.reach(address, int(port), deadline)
+        elif not network.is_own(address):
+            network.reach_through(address, int(port), deadline)
+        left = timedelta(seconds=max(1.0, deadline - time.monotonic()))
+        store, *_ = next(iter(dist.rendezvous("env://", timeout=left)))
+    except (RuntimeError, ValueError, OSError) as error:
         reason = str(error).partition("\n")[0]
         raise UserError(
             f"rank {rank} on {socket.gethostname()} waited {timeout_seconds} s at {address} port {port} for all {size} ranks ({reason}); "
-            f"see that each was started and reaches this address, set MASTER_PORT where the port is taken, or give more "
-            f"launch.rendezvous_timeout_seconds"
+            f"see that each was started and reaches this address; MASTER_ADDR is to be rank 0's machine, MASTER_PORT a free port of it; or give more launch.rendezvous_timeout_seconds"
         ) from error
     return dist.PrefixStore(f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
 
 
-def init(timeout_seconds: int, store: Any = None, rendezvous_timeout_seconds: int = 300) -> None:
+def init(timeout_seconds: int, rendezvous_timeout_seconds: int = 300, store: Any = None) -> None:
     """Join the process group of the ranks that meet at `store` or, without it, at MASTER_ADDR; alone, make a group of one.
-    Collectives of every group, whoever makes it, then end after `timeout_seconds`."""
-    global _timeout
+
+    Collectives of every group, whoever makes it, then end after `timeout_seconds`. Raises UserError where the ranks have met but do not
+    reach each other within `rendezvous_timeout_seconds`.
+    """
+    global _timeout, _rendezvous_timeout
     if dist.is_initialized():
         return
     backend = "gloo"
     if torch.cuda.is_available():
         backend = "nccl"
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-    _timeout = timeout = timedelta(seconds=timeout_seconds)
+    _timeout, _rendezvous_timeout = timedelta(seconds=timeout_seconds), timedelta(seconds=rendezvous_timeout_seconds)
     # DeepSpeed makes groups of its own, while it is set up and later, and asks for no timeout.
-    dist.distributed_c10d.default_pg_timeout = dist.distributed_c10d.default_pg_nccl_timeout = timeout
+    dist.distributed_c10d.default_pg_timeout = dist.distributed_c10d.default_pg_nccl_timeout = _timeout
     if "RANK" in os.environ:
         store = dist.PrefixStore("group", store or meet(rendezvous_timeout_seconds))
         rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-        dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timeout)
+        _connected(lambda timeout: dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timeout))
     else:
         os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE="1")  # DeepSpeed reads them
-        dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1, timeout=timeout)
+        dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1, timeout=_timeout)
+
+
+def _connected(make_group: Callable[[timedelta], Any]) -> Any:
+    """A group that is made within the rendezvous timeout, and whose collectives have the ordinary one."""
+    try:
+        group = make_group(_rendezvous_timeout)
+    except (RuntimeError, ValueError) as error:
+        size, seconds = os.environ["WORLD_SIZE"], int(_rendezvous_timeout.total_seconds())
+        reason = str(error).partition("\n")[0]
+        raise UserError(
+            f"rank {os.environ['RANK']} on {socket.gethostname()} met the others at {os.environ['MASTER_ADDR']} port "
+            f"{os.environ['MASTER_PORT']}, but the {size} ranks did not reach each other over {network.chosen()} within {seconds} s "
+            f"({reason}); this machine has {network.describe()}: set launch.interface to the one that the machines share"
+        ) from error
+    dist.distributed_c10d._set_pg_timeout(_timeout, group)
+    return group
 
 
 def shut_down() -> None:
@@ -104,7 +132,7 @@ def over_ranks(values: dict[str, int]) -> dict[str, list[int]]:
 def cpu_group() -> Any:
     """A further group of all ranks, whose collectives run on the CPU: for a thread of its own, and for what must not wait for the GPU.
     A collective call."""
-    return dist.new_group(backend="gloo", timeout=_timeout) if world_size() > 1 else None
+    return _connected(lambda timeout: dist.new_group(backend="gloo", timeout=timeout)) if world_size() > 1 else None
 
 
 def any_over_ranks(flags: list[bool], group: Any) -> list[bool]:

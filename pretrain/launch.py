@@ -11,18 +11,19 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from pretrain import rank_log, startup, stopping
+from pretrain import network, rank_log, startup, stopping
 from pretrain.batch_plan import BatchPlan
 from pretrain.config.consistency import check_runnable
 from pretrain.config.schema import Config
 from pretrain.errors import ElsewhereError, UserError
-from pretrain.exit_codes import DONE, USER_ERROR
+from pretrain.exit_codes import DONE, STOPPED_ON_REQUEST, USER_ERROR
 from pretrain.failures import ECHO, Board, Note, Watch, end_process
 from pretrain.run_folder import RunFolder
 from pretrain.spawn import run_ranks
 from pretrain.summary import summarise
 from pretrain.world import World, count_cores, find_world, speaks
 
+_LOCAL_ADDRESS = "127.0.0.1"
 _LEAVING_SECONDS = 60.0
 """Rank 0, at whose store the others are, waits so long for the last of them to go, and they for its answer."""
 
@@ -40,8 +41,12 @@ def launch(config: Config) -> int:
     check_runnable(config, on_gpu=world.num_gpus > 0)
     if world.num_gpus == 0:
         os.environ.update(_cpu_environment(world))
+    if world.size > 1:
+        network.choose_interface(config.launch.interface, os.environ.get("MASTER_ADDR", _LOCAL_ADDRESS))
     if world.rank is not None and world.size > 1:
-        return _launch_as_one_of_many(config, world.rank, world.size)
+        code = _launch_as_one_of_many(config, world.rank, world.size)
+        # With --kill-on-bad-exit the first task that leaves with another code than 0 ends the rest, and rank 0 has to leave last.
+        return DONE if code == STOPPED_ON_REQUEST and world.by_srun and world.rank else code
     prepared = _get_ready(config)
     startup.mark("prepared_data")
     if prepared is None:
@@ -73,7 +78,7 @@ def _launch_as_one_of_many(config: Config, rank: int, size: int) -> int:
         startup.mark("prepared_data")
         code = DONE
         if prepared is not None:
-            distributed.init(config.launch.timeout_seconds, store)
+            distributed.init(config.launch.timeout_seconds, config.launch.rendezvous_timeout_seconds, store)
             code = _train(config, prepared)
         board.sign_off()
     except BaseException as error:
@@ -173,21 +178,19 @@ def _check_run_folder(folder: Path) -> None:
 
 
 def _cpu_environment(world: World) -> Mapping[str, str]:
-    """What torch and DeepSpeed read when they are imported; threads and network interface stay where the user has set them."""
-    wanted = {"LOCAL_SIZE": os.environ.get("LOCAL_WORLD_SIZE", str(world.size))}  # else DeepSpeed starts numactl before each reduction
+    """What torch and DeepSpeed read when they are imported; threads stay as the user has set them."""
+    wanted = {"LOCAL_SIZE": str(world.size_here)}  # else DeepSpeed starts numactl before each reduction
     if world.size > 1:
-        wanted["OMP_NUM_THREADS"] = str(max(1, count_cores() // world.size))
-        if os.path.exists("/sys/class/net/lo") and os.environ.get("MASTER_ADDR", "localhost") in ("localhost", "127.0.0.1"):
-            wanted["GLOO_SOCKET_IFNAME"] = "lo"
+        wanted["OMP_NUM_THREADS"] = str(max(1, count_cores() // world.size_here))
     return {"DS_ACCELERATOR": "cpu", "CUDA_VISIBLE_DEVICES": ""} | {name: value for name, value in wanted.items() if name not in os.environ}
 
 
 def _local_environments(world_size: int) -> list[Mapping[str, str]]:
-    common = {"WORLD_SIZE": str(world_size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port()), **startup.for_ranks()}
+    common = {"WORLD_SIZE": str(world_size), "MASTER_ADDR": _LOCAL_ADDRESS, "MASTER_PORT": str(_free_port()), **startup.for_ranks()}
     return [{**common, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(world_size)]
 
 
 def _free_port() -> int:
     with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
+        listener.bind((_LOCAL_ADDRESS, 0))
         return listener.getsockname()[1]

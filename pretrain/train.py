@@ -45,7 +45,7 @@ _MEMORY_EVERY = 10
 
 def train(config: Config, prepared_folder: Path) -> int:
     """Train, evaluate and export one run, as one of its ranks; returns the exit code. Every rank calls it."""
-    distributed.init(config.launch.timeout_seconds, rendezvous_timeout_seconds=config.launch.rendezvous_timeout_seconds)
+    distributed.init(config.launch.timeout_seconds, config.launch.rendezvous_timeout_seconds)
     startup.mark("process_group")
     prepared, folder = open_on_all_ranks(prepared_folder), RunFolder.of(config)
     startup.mark("prepared_data")

@@ -28,16 +28,22 @@ class World:
     """This process's own, where torchrun, srun or their like started it; None: it has to start the ranks."""
     num_gpus: int
     """That this process sees; 0: the run is on CPUs."""
+    size_here: int
+    """Ranks on this machine."""
+    by_srun: bool = False
+    """This process is a task of srun, whose exit code is the largest of the tasks'."""
 
 
 def find_world(asked: int | None) -> World:
     """As torchrun or srun say, else `asked` ranks (`launch.num_processes`), else one per GPU, else two where there are two cores."""
-    variables = os.environ | slurm_variables(os.environ)
+    from_slurm = slurm_variables(os.environ)
+    variables = os.environ | from_slurm
     if not all(name in variables for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR")):
         gpus = count_gpus()
         if asked and 0 < gpus < asked:
             raise UserError(f"launch.num_processes={asked} but this machine has {gpus} GPUs, one per rank; give {gpus} or less")
-        return World(asked or gpus or min(2, count_cores()), None, gpus)
+        size = asked or gpus or min(2, count_cores())
+        return World(size, None, gpus, size)
     missing = [name for name in _RENDEZVOUS if name not in variables]
     if missing:
         raise UserError(
@@ -53,7 +59,7 @@ def find_world(asked: int | None) -> World:
     if gpus:
         # A task that srun gave a GPU of its own sees that one alone, as number 0; torch and DeepSpeed take LOCAL_RANK for the number.
         os.environ["LOCAL_RANK"] = str(int(variables["LOCAL_RANK"]) % gpus)
-    return World(size, int(variables["RANK"]), gpus)
+    return World(size, int(variables["RANK"]), gpus, here or slurm_tasks_here(os.environ) or size, bool(from_slurm))
 
 
 def speaks() -> bool:
@@ -87,6 +93,15 @@ def slurm_variables(environment: Mapping[str, str]) -> dict[str, str]:
     found["MASTER_ADDR"] = environment.get("MASTER_ADDR") or _first_address(environment)
     found["MASTER_PORT"] = environment.get("MASTER_PORT") or str(15000 + int(environment.get("SLURM_JOB_ID", "0")) % 10000)
     return found
+
+
+def slurm_tasks_here(environment: Mapping[str, str]) -> int:
+    """Tasks of this step of srun on this machine; 0 where Slurm does not say. `2(x3),1` is two on each of three machines, then one."""
+    counts: list[int] = []
+    for tasks, repeated in re.findall(r"(\d+)(?:\(x(\d+)\))?", environment.get("SLURM_STEP_TASKS_PER_NODE", "")):
+        counts += [int(tasks)] * int(repeated or 1)
+    node = int(environment.get("SLURM_NODEID", "0"))
+    return counts[node] if node < len(counts) else 0
 
 
 def first_host(hosts: str) -> str:

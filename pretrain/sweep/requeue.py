@@ -34,7 +34,7 @@ def begin_anew(most_restarts: int) -> None:
         if asked.returncode:
             return print(f"not begun anew: {asked.stderr.strip()}; the same command goes on")
         print(f"back into Slurm's queue (restart {restarts + 1} of at most {most_restarts})")
-    time.sleep(_LEAVING_SECONDS)  # Slurm's SIGTERM ends this process: `stopping` takes it for a second request
+    time.sleep(_LEAVING_SECONDS)  # Slurm ends this process
 
 
 def _job() -> str:

@@ -14,7 +14,7 @@ def test_ranks_on_a_cpu_share_its_cores_unless_the_user_says_otherwise(monkeypat
     monkeypatch.setattr(launching, "count_cores", lambda: 8)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.delenv("MASTER_ADDR", raising=False)
-    world = World(4, None, 0)
+    world = World(16, 3, 0, 4)
     found = launching._cpu_environment(world)
     assert (found["DS_ACCELERATOR"], found["OMP_NUM_THREADS"]) == ("cpu", "2")
     monkeypatch.setenv("OMP_NUM_THREADS", "5")

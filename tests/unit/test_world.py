@@ -32,21 +32,21 @@ def machine(monkeypatch: pytest.MonkeyPatch):
 @pytest.mark.parametrize(("gpus", "cores", "ranks"), [(0, 1, 1), (0, 2, 2), (0, 64, 2), (1, 64, 1), (8, 64, 8)])
 def test_one_rank_per_gpu_or_two_on_a_cpu(machine, gpus: int, cores: int, ranks: int):
     machine(gpus, cores)
-    assert find_world(None) == World(ranks, None, gpus)
+    assert find_world(None) == World(ranks, None, gpus, ranks)
 
 
 def test_the_user_may_ask_for_another_number_but_not_for_more_than_the_gpus(machine):
     machine()
-    assert find_world(3) == World(3, None, 0)
+    assert find_world(3) == World(3, None, 0, 3)
     machine(gpus=2)
-    assert find_world(1) == World(1, None, 2)
+    assert find_world(1) == World(1, None, 2, 1)
     with pytest.raises(UserError, match="launch.num_processes=4 but this machine has 2 GPUs, one per rank; give 2 or less"):
         find_world(4)
 
 
 def test_under_torchrun_this_process_is_one_of_its_ranks(machine, monkeypatch: pytest.MonkeyPatch):
     machine(gpus=2, **TORCHRUN)
-    assert find_world(None) == find_world(4) == World(4, 1, 2)
+    assert find_world(None) == find_world(4) == World(4, 1, 2, 4)
     with pytest.raises(UserError, match="launch.num_processes=2 but the launcher started WORLD_SIZE=4"):
         find_world(2)
     machine(gpus=2, LOCAL_WORLD_SIZE="4")
@@ -59,7 +59,7 @@ def test_under_torchrun_this_process_is_one_of_its_ranks(machine, monkeypatch: p
 
 def test_under_srun_this_process_is_one_of_its_tasks(machine):
     machine(gpus=2, **srun_variables(1, 2, SLURM_JOB_ID="123456"))
-    assert find_world(None) == World(2, 1, 2)
+    assert find_world(None) == World(2, 1, 2, 2, by_srun=True)
     assert {name: os.environ[name] for name in TORCHRUN} == {
         "RANK": "1",
         "LOCAL_RANK": "1",
@@ -71,7 +71,7 @@ def test_under_srun_this_process_is_one_of_its_tasks(machine):
 
 def test_a_task_that_sees_only_its_own_gpu_uses_that_one(machine):
     machine(gpus=1, **srun_variables(3, 4))
-    assert find_world(None) == World(4, 3, 1)
+    assert find_world(None) == World(4, 3, 1, 4, by_srun=True)
     assert os.environ["LOCAL_RANK"] == "0"
 
 
@@ -86,7 +86,17 @@ def test_a_task_that_sees_only_its_own_gpu_uses_that_one(machine):
 )
 def test_a_process_in_a_job_that_is_not_one_of_several_tasks_starts_its_own_ranks(machine, changed: dict[str, str]):
     machine(gpus=4, **srun_variables(0, 2, **changed))
-    assert find_world(None) == World(4, None, 4)
+    assert find_world(None) == World(4, None, 4, 4)
+
+
+@pytest.mark.parametrize(
+    ("counts", "node", "here"), [("8", "0", 8), ("2(x3),1", "2", 2), ("2(x3),1", "3", 1), ("4,2", "1", 2), ("", "0", 4), ("2", "7", 4)]
+)
+def test_the_ranks_of_this_machine(machine, counts: str, node: str, here: int):
+    machine(**srun_variables(1, 4, SLURM_STEP_TASKS_PER_NODE=counts, SLURM_NODEID=node))
+    assert find_world(None).size_here == here
+    machine(LOCAL_WORLD_SIZE="3", **TORCHRUN)
+    assert find_world(None).size_here == 3
 
 
 def test_torchrun_under_srun_is_torchrun():

@@ -1,0 +1,102 @@
+"""scripts/slurm without a Slurm: what they refuse, what they would do, and that shellcheck has nothing to say."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.launchers import REPOSITORY
+
+SCRIPTS = REPOSITORY / "scripts" / "slurm"
+
+
+@pytest.fixture
+def call(tmp_path: Path):
+    """`call("submit", ...)` in an empty folder, where Slurm is not installed."""
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    for tool in ("bash", "dirname", "cat", "sed", "env"):
+        (tools / tool).symlink_to(shutil.which(tool))
+    site = tmp_path / "site.sh"
+    site.write_text(f'source "{SCRIPTS}/site.sh"\nPYTHON={sys.executable}\nSBATCH_OPTIONS=(--account=mine "--comment=two words")\n')
+
+    def run(script: str, *arguments: str, **variables: str) -> subprocess.CompletedProcess:
+        environment = {"PATH": str(tools), "PRETRAIN_SITE": str(site), "HOME": str(tmp_path), "DS_ACCELERATOR": "cpu", **variables}
+        return subprocess.run(
+            [str(SCRIPTS / script), *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60
+        )
+
+    return run
+
+
+NODES = ("--nodes", "2", "--gpus-per-node", "8")
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments", "message"),
+    [
+        ("submit", [], "there is nothing to train; give settings such as +experiment=bert_32k"),
+        ("submit", [*NODES], "there is nothing to train; give settings such as +experiment=bert_32k"),
+        ("submit", ["optimizer=came"], "the number of nodes is not given; add --nodes N"),
+        ("submit", ["optimizer=came", "--nodes"], "--nodes has no value"),
+        ("submit", ["optimizer=came", "-cd"], "-cd has no value"),
+        ("submit", ["optimizer=came", "-N", "2"], "the GPUs of each node are not given; add --gpus-per-node N, or on CPUs --ntasks-per-node N"),
+        ("submit", ["optimizer=came", "--nodes=two", "--gpus-per-node=8"], "--nodes and the ranks of a node are to be numbers, not 'two' and '8'"),
+        ("submit", ["demo", *NODES], "'demo' is neither a setting (key=value) nor an option; see submit --help"),
+        ("submit", ["optimizer=came", *NODES], "there is no sbatch here; submit from a machine of the cluster, or add --dry-run"),
+        ("submit", ["optimizer=came", *NODES, "--dry-run", "train.num_steps=none"], "train.num_steps"),
+        ("submit", ["train.global_batch_size=7", *NODES, "--dry-run"], "train.global_batch_size=7 is not a multiple of"),
+        ("pretrain.sbatch", ["+experiment=demo"], "this is a batch script: submit it with"),
+    ],
+)  # fmt: skip
+def test_what_is_missing_or_wrong_is_one_line(call, script: str, arguments: list[str], message: str) -> None:
+    done = call(script, *arguments)
+    assert done.returncode == 2, done.stdout
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: ") and message in line
+
+
+@pytest.mark.parametrize(
+    ("site", "message"),
+    [
+        (None, "cannot be read; it says what is particular to your cluster"),
+        (
+            "PYTHON=nowhere/python\n",
+            "there is no Python at nowhere/python; make an environment there (scripts/demo does), or set PYTHON in",
+        ),
+    ],
+)
+def test_a_site_that_does_not_fit_is_named(call, tmp_path: Path, site: str | None, message: str) -> None:
+    other = tmp_path / "other.sh"
+    if site:
+        other.write_text(f'source "{SCRIPTS}/site.sh"\n{site}')
+    done = call("submit", "optimizer=came", *NODES, "--dry-run", PRETRAIN_SITE=str(other))
+    (line,) = done.stderr.splitlines()
+    assert done.returncode == 2 and message in line and str(other) in line
+
+
+def test_a_dry_run_shows_the_plan_and_the_command(call, tmp_path: Path) -> None:
+    done = call(
+        "submit", "+experiment=bert_32k", "--nodes", "4", "--gpus-per-node=h100:8", "--time=24:00:00", "--dry-run", "--seeds", "1,2",
+        "optimizer.lr=1e-4", "--exclusive", "data.paths=[a b/]",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "ranks  32, ZeRO stage 1" in done.stdout
+    (command,) = (line for line in done.stdout.splitlines() if line.startswith("would submit: "))
+    assert command == (
+        "would submit: sbatch --parsable --job-name=bert_32k --output=slurm/bert_32k-%A_%a.out --account=mine --comment=two\\ words "
+        "--nodes 4 --gpus-per-node=h100:8 --time=24:00:00 --exclusive --ntasks-per-node=8 --array=1\\,2 "
+        f"{SCRIPTS}/pretrain.sbatch +experiment=bert_32k optimizer.lr=1e-4 data.paths=\\[a\\ b/\\]"
+    )
+    assert not (tmp_path / "slurm").exists()
+
+
+def test_shellcheck_has_nothing_to_say() -> None:
+    if shutil.which("shellcheck") is None:
+        pytest.skip("shellcheck is not installed here; on Debian: apt install shellcheck")
+    scripts = [SCRIPTS / "submit", SCRIPTS / "pretrain.sbatch", SCRIPTS / "site.sh"]
+    done = subprocess.run(["shellcheck", "--external-sources", *scripts], cwd=REPOSITORY, env=os.environ, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
