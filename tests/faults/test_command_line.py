@@ -41,7 +41,6 @@ MISTAKES = {
     "run.name=${nowhere}": "run.name: .*nowhere.*; give a plain value",
     "train.micro_batch_size=???": "train.micro_batch_size is not given; add",
     "hydra.run.dir=x": "the run folder is run.dir and run.name",
-    "-m optimizer.lr=1": "unrecognized arguments: -m; see python -m pretrain --help",
     "--cfg hydra": "invalid choice: 'hydra'",
     "--config-dir nowhere": "--config-dir nowhere is not a folder",
     "train.global_batch_size=1000 train.micro_batch_size=32 launch.num_processes=4": (
