@@ -21,6 +21,7 @@ examples:
   python -m pretrain +experiment=bert_32k 'data.paths=[wiki/]'  the CAME paper's BERT-Large on your text
   python -m pretrain +experiment=gpt2_xl run.dry_run=true launch.num_processes=64    print the plan and exit
   python -m pretrain optimizer=adamw optimizer.lr=3e-4 run.name=adamw train.num_steps=200
+  python -m pretrain -m optimizer=came,adamw optimizer.lr=1e-4,3e-4 run.seed=1,2,3    twelve runs, one after another
 """
 
 _MAIN_KEYS = """\
@@ -51,6 +52,8 @@ def _run(arguments: list[str]) -> int:
         return 0
     if not options.cfg:
         stopping.listen()
+    if options.multirun:
+        return _sweep(options)
     config = _configuration(options)
     if options.cfg:
         from pretrain.config.serialise import to_yaml
@@ -61,6 +64,17 @@ def _run(arguments: list[str]) -> int:
 
     startup.mark("settings")
     return launch(config)
+
+
+def _sweep(options: argparse.Namespace) -> int:
+    if options.config:
+        raise UserError(f"--config {options.config} is the configuration of one run; leave -m or --config out")
+    from pretrain.sweep.command import print_configurations, sweep
+
+    if options.cfg:
+        print_configurations(options.overrides, options.config_dir)
+        return 0
+    return sweep(options.overrides, options.config_dir)
 
 
 def _configuration(options: argparse.Namespace) -> "Config":
@@ -83,6 +97,7 @@ def _parser() -> Parser:
     parser.add_argument("--version", action="version", version=__version__, help="print the version and exit")
     parser.add_argument("--cfg", choices=("job",), help="print the composed configuration and exit")
     parser.add_argument("--config", metavar="FILE", help="run a whole configuration that --cfg job printed; composes nothing")
+    parser.add_argument("-m", "--multirun", action="store_true", help="a run for every combination of the values given as key=first,second")
     parser.add_argument("-cd", "--config-dir", metavar="DIR", help="a folder of your own YAML files, looked at before ours")
     return parser
 

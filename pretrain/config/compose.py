@@ -28,7 +28,7 @@ def compose(overrides: list[str], config_dir: str | None = None) -> Config:
     """The configuration that `overrides` ask for; `config_dir` is a user's folder of YAML files, looked at before ours."""
     folder = user_folder(config_dir)
     _look_first_in(folder)
-    overrides = _with_experiment([_normalised(override) for override in overrides])
+    overrides = _with_experiment([normalised(override) for override in overrides])
     _refuse_unknown_choices(overrides, config_dir)
     register()
     try:
@@ -52,7 +52,7 @@ def _compose(overrides: list[str], folder: Path | None) -> DictConfig:
         raise UserError(fault) from error
 
 
-def _normalised(override: str) -> str:
+def normalised(override: str) -> str:
     """Hydra's grammar with two habits smoothed: `experiment=` needs no plus, and a setting is the same with and without one."""
     if override.startswith("~"):
         raise UserError(f"{override}: a setting cannot be removed; give it another value, such as tracker=none")
@@ -60,6 +60,8 @@ def _normalised(override: str) -> str:
     name = key.lstrip("+")
     if not equals or not name or any(character in "@:" or character.isspace() for character in name):
         raise UserError(f"'{override}' is not a setting; write key=value, for example train.num_steps=100")
+    if names_launcher(override):
+        raise UserError(f"{override}: a launcher starts many runs; give -m too, or leave it out")
     if name.startswith(("hydra.", "hydra/")):
         raise UserError(f"{name}: Hydra's own settings have no effect here; the run folder is run.dir and run.name")
     if name == "experiment":
@@ -69,6 +71,11 @@ def _normalised(override: str) -> str:
     if name.count(".") > 1:  # Hydra would look inside a list
         raise UserError(unknown_key(name))
     return f"{name}={value}" if "." in name else override
+
+
+def names_launcher(override: str) -> bool:
+    """Whether it chooses how the runs of a sweep are started, or sets something of that: hydra/launcher=NAME, hydra.launcher.KEY=VALUE."""
+    return override.lstrip("+").startswith(("hydra/launcher=", "hydra.launcher."))
 
 
 def _with_experiment(overrides: list[str]) -> list[str]:

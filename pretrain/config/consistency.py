@@ -125,6 +125,25 @@ def mathematical_settings(config: Config) -> dict[str, object]:
     return {key: value for key, value in _flat(parts) if key not in _NOT_MATHEMATICAL}
 
 
+_TEXT = ("name", "subset", "split", "revision", "weight", "weights")
+"""The settings of data.*, and of a source of a mixture, that say which text is read; the others say where it lies."""
+
+
+def is_mathematical(key: str, config: Config) -> bool:
+    """Whether a run's numbers follow from the setting `part.name`, or from what is chosen of the group `part`.
+
+    Which text is read counts, where it lies does not: data=text and data=prepared say no more than that.
+    """
+    part, _, name = key.partition(".")
+    if part in _NOT_MATHEMATICAL_PARTS:
+        return False
+    if not name:
+        return part != "data" or not isinstance(config.data, TextDataConfig | PreparedDataConfig)
+    if part == "data" and name not in _MATHEMATICAL_DATA:
+        return name.startswith("weights.") or name.rpartition(".")[2] in _TEXT
+    return key in mathematical_settings(config)
+
+
 def _flat(parts: dict[str, dict]) -> Iterator[tuple[str, object]]:
     for part, values in parts.items():
         if part not in _NOT_MATHEMATICAL_PARTS:

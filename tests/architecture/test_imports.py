@@ -95,11 +95,16 @@ def test_each_format_has_one_reader():
 
 @pytest.mark.parametrize("library", ["hydra", "omegaconf"])
 def test_hydra_ends_at_the_typed_config(library: str):
-    assert not outside(importers(library), "pretrain/config/", r"pretrain/__main__\.py")
+    assert not outside(importers(library), "pretrain/config/", r"pretrain/__main__\.py", r"pretrain/sweep/plugins\.py")
+
+
+def test_no_process_that_trains_has_imported_submitit():
+    """The extra `slurm` is the launcher's: it is asked for by name alone, by who has found its plugin."""
+    assert not importers("submitit") | importers("hydra_plugins")
 
 
 BELOW = (("errors", "exit_codes", "orphans"), ("config",), ("batch_plan", "distributed", "network", "world"))
-ABOVE = (("train",), ("launch", "spawn", "prepare", "sample", "export", "report", "sync", "workspace"), ("__main__",))
+ABOVE = (("train",), ("launch", "spawn", "prepare", "sample", "export", "report", "sync", "workspace", "sweep"), ("__main__",))
 """Named from the bottom up; every other module of the harness lies between. A module imports its own layer and those below."""
 
 

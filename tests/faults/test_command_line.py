@@ -31,7 +31,7 @@ MISTAKES = {
     "run.resume=perhaps": "give one of auto, must, never",
     "model=gpt5": "model=gpt5 is not known; choose one of bert_base, .*gpt2_xl",
     "zero=3": "zero=3 is not known; choose one of stage0, stage1, stage2, stage3",
-    "+experiment=nope": "experiment=nope is not known; choose one of bert_32k, bert_32k_phase2, bert_8k, demo",
+    "+experiment=nope": "experiment=nope is not known; choose one of bert_32k, bert_32k_phase2, bert_8k, bert_mini, demo",
     "+experiment=demo experiment=bert_8k": "only one experiment can be run",
     "train.num_steps": "'train.num_steps' is not a setting; write key=value",
     "=3": "'=3' is not a setting",
@@ -41,7 +41,6 @@ MISTAKES = {
     "run.name=${nowhere}": "run.name: .*nowhere.*; give a plain value",
     "train.micro_batch_size=???": "train.micro_batch_size is not given; add",
     "hydra.run.dir=x": "the run folder is run.dir and run.name",
-    "-m optimizer.lr=1": "unrecognized arguments: -m; see python -m pretrain --help",
     "--cfg hydra": "invalid choice: 'hydra'",
     "--config-dir nowhere": "--config-dir nowhere is not a folder",
     "train.global_batch_size=1000 train.micro_batch_size=32 launch.num_processes=4": (
