@@ -1,4 +1,7 @@
-"""What an optimizer's reductions are going to send, counted by running its rule on tensors that have no storage: nothing can drift."""
+"""What an optimizer's reductions are going to send, counted by running its rule: there is no formula that could drift.
+
+A rank that holds nothing of a parameter runs the rule like the others, on no elements, so that collectives match. So does the count.
+"""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -8,7 +11,7 @@ import torch
 
 from came import lockstep
 from came.interval import Interval
-from came.layouts.foretold import Shape, handed
+from came.layouts.foretold import Shape, split
 from came.lockstep import Job, Traffic
 from came.observation import Observer
 from came.rules import Kind, Rule, state_shape
@@ -25,13 +28,14 @@ class Group:
     shapes: Sequence[Shape]
 
 
+@torch.no_grad()
 def reductions(rule: Rule, calls: Sequence[Sequence[Group]], world_size: int, stage: int | str) -> Traffic:
     """Collective calls and bytes of the packed buffers of one update, on every rank the same: what `ShardedOptimizer.traffic` counts.
 
     Args:
         rule: the optimizer's `rule`.
         calls: for each call of `step()` the groups that it updates: under DeepSpeed one call for each group, but one for all with
-            BF16_Optimizer (ZeRO-1 in bf16), and one for each sub-group at ZeRO-3.
+            BF16_Optimizer (ZeRO-1 in bf16), and one for each sub-group (`came.layouts.foretold.sub_groups`) at ZeRO-3.
         world_size: ranks that share the parameters.
         stage: ZeRO stage 0 to 3, or "fsdp2".
     """
@@ -42,18 +46,12 @@ def reductions(rule: Rule, calls: Sequence[Sequence[Group]], world_size: int, st
 
 
 def _jobs(rule: Rule, groups: Sequence[Group], world_size: int, stage: int | str) -> Iterator[Job]:
-    """Of the first rank; one that holds nothing of a parameter takes part in its reductions alike."""
     for group in groups:
-        for tensor in handed(group.shapes, world_size, stage, 0):
-            for interval, split in zip(tensor.intervals, tensor.split, strict=True):
-                if split:
-                    yield Job(_update(rule, interval, group.hyper), _SHARED)
+        for shape in split(group.shapes, world_size, stage):
+            yield Job(_update_of_nothing(rule, Interval(shape, 0, 0), group.hyper), _SHARED)
 
 
-def _update(rule: Rule, interval: Interval, hyper: dict[str, Any]) -> lockstep.Coroutine:
-    values = torch.empty(interval.numel, device="meta")
-    state = {
-        name: torch.ones(()) if kind is Kind.STEP else torch.empty(state_shape(kind, interval), device="meta")
-        for name, kind in rule.state(interval).items()
-    }
-    return rule.update(interval, values, values.clone(), state, {**hyper, "lr": float(hyper["lr"])}, Observer())
+def _update_of_nothing(rule: Rule, interval: Interval, hyper: dict[str, Any]) -> lockstep.Coroutine:
+    kinds = rule.state(interval).items()
+    state = {name: torch.ones(()) if kind is Kind.STEP else torch.zeros(state_shape(kind, interval)) for name, kind in kinds}
+    return rule.update(interval, torch.zeros(0), torch.zeros(0), state, {**hyper, "lr": float(hyper["lr"])}, Observer())

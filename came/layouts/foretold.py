@@ -1,7 +1,10 @@
 """What each rank is going to hold, foretold from shapes alone: the tensors that its optimizer will be handed, and the shards in them."""
 
-from collections.abc import Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import accumulate
 from math import prod
 
 from came.interval import Interval
@@ -20,12 +23,12 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Handed:
-    """One tensor that a rank updates: its elements, padding included, and what it holds of which parameters."""
+    """One tensor that a rank updates."""
 
     numel: int
+    """Its elements, padding included."""
     intervals: tuple[Interval, ...]
-    split: tuple[bool, ...]
-    """For each interval, whether other ranks hold the rest of the parameter."""
+    """What it holds of which parameters; where that is nothing, empty intervals of those in whose reductions the rank takes part."""
 
 
 def handed(shapes: Sequence[Shape], world_size: int, stage: int | str, rank: int) -> list[Handed]:
@@ -33,12 +36,28 @@ def handed(shapes: Sequence[Shape], world_size: int, stage: int | str, rank: int
 
     DeepSpeed's `round_robin_gradients` and `parameter_alignment` order the buffers differently and are not foretold.
     """
-    shapes = [tuple(shape) for shape in shapes if prod(shape)]
+    shapes = _not_empty(shapes)
     if stage == 0:
-        return [Handed(prod(shape), (Interval.whole(shape),), (False,)) for shape in shapes]
+        return [Handed(prod(shape), (Interval.whole(shape),)) for shape in shapes]
     if stage == FSDP2:
         return [_fsdp2(shape, world_size, rank) for shape in shapes]
-    return [_zero12(shapes, world_size, rank) if int(stage) < 3 else _zero3(shapes, world_size, rank)] if shapes else []
+    if not shapes:
+        return []
+    return [_zero12(_flat_buffer(shapes, world_size), rank) if int(stage) < 3 else _zero3(shapes, world_size, rank)]
+
+
+def split(shapes: Sequence[Shape], world_size: int, stage: int | str) -> list[Shape]:
+    """The parameters that several ranks share, so that sums over them need reductions: the same on every rank."""
+    shapes = _not_empty(shapes)
+    if stage == 0 or world_size == 1:
+        return []
+    if stage == FSDP2:
+        return list(shapes)
+    if stage == 3:
+        return [shape for shape in shapes if prod(shape) > slice_of_each(shape, world_size)]
+    flat = _flat_buffer(shapes, world_size)
+    places = [(at // flat.partition, (end - 1) // flat.partition) for at, end in zip(flat.edges, flat.edges[1:])]
+    return [shape for shape, (first, last) in zip(shapes, places, strict=True) if first != last]
 
 
 def flat_partition(shapes: Sequence[Shape], world_size: int) -> int:
@@ -65,27 +84,44 @@ def sub_groups(shapes: Sequence[Shape], world_size: int, size: int = SUB_GROUP_S
     return found
 
 
-def _zero12(shapes: Sequence[Shape], world_size: int, rank: int) -> Handed:
-    partition = flat_partition(shapes, world_size)
-    found, at = [], 0
-    for shape in shapes:
-        found.append(zero12.shard_of(shape, prod(shape), at, partition, rank))
-        at += prod(shape)
-    return _together(partition, [(interval, split) for interval, _, split in filter(None, found)])
+def _not_empty(shapes: Sequence[Shape]) -> tuple[Shape, ...]:
+    """Zero-element parameters are left out by DeepSpeed, and hold no state anywhere."""
+    return tuple(tuple(shape) for shape in shapes if prod(shape))
+
+
+@dataclass(frozen=True)
+class _FlatBuffer:
+    shapes: tuple[Shape, ...]
+    edges: tuple[int, ...]
+    """Where each parameter begins, and where the last one ends."""
+    partition: int
+
+
+@lru_cache(maxsize=64)
+def _flat_buffer(shapes: tuple[Shape, ...], world_size: int) -> _FlatBuffer:
+    return _FlatBuffer(shapes, tuple(accumulate(map(prod, shapes), initial=0)), flat_partition(shapes, world_size))
+
+
+def _zero12(flat: _FlatBuffer, rank: int) -> Handed:
+    start, stop = rank * flat.partition, (rank + 1) * flat.partition
+    holds = range(max(0, bisect_right(flat.edges, start) - 1), min(bisect_left(flat.edges, stop), len(flat.shapes)))
+
+    def shards(places: Iterable[int]) -> list[Interval]:
+        edges = ((flat.shapes[place], flat.edges[place], flat.edges[place + 1]) for place in places)
+        found = (zero12.shard_of(shape, end - at, at, flat.partition, rank) for shape, at, end in edges)
+        return [item[0] for item in found if item is not None]
+
+    return Handed(flat.partition, tuple(shards(holds) or shards(range(len(flat.shapes)))))
 
 
 def _zero3(shapes: Sequence[Shape], world_size: int, rank: int) -> Handed:
     partitions = [slice_of_each(shape, world_size) for shape in shapes]
     found = [zero3.shard_of(shape, prod(shape), size, rank) for shape, size in zip(shapes, partitions, strict=True)]
-    return _together(sum(partitions), list(filter(None, found)))
+    return Handed(sum(partitions), tuple(item[0] for item in found if item is not None))
 
 
 def _fsdp2(shape: Shape, world_size: int, rank: int) -> Handed:
     chunk = -(-shape[0] // world_size)
     start, stop = min(rank * chunk, shape[0]), min((rank + 1) * chunk, shape[0])
     interval = fsdp2.interval_of(shape, 0, stop - start, start)
-    return Handed(interval.numel, (interval,), (world_size > 1,))
-
-
-def _together(numel: int, found: list[tuple[Interval, bool]]) -> Handed:
-    return Handed(numel, tuple(interval for interval, _ in found), tuple(split for _, split in found))
+    return Handed(interval.numel, (interval,))

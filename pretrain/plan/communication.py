@@ -6,11 +6,10 @@ all-gather. Scalars (norms, checks for overflow, counts of targets) are left out
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 from came.layouts.foretold import flat_partition, slice_of_each
 from came.lockstep import Traffic
-from came.rules import Rule
+from came.optimizer import ShardedOptimizer
 from came.traffic import Group, reductions
 from pretrain.plan.deepspeed import Zero
 from pretrain.plan.gathering import Gathering, persistent
@@ -45,28 +44,29 @@ class Communication:
 
 
 def communication(
-    sizes: Sizes, rule: Rule, hyper: list[dict[str, Any]], zero: Zero, world_size: int, micro_steps: int, gathered: Gathering | None
+    sizes: Sizes, optimizer: ShardedOptimizer, zero: Zero, world_size: int, micro_steps: int, gathered: Gathering | None
 ) -> Communication:
-    """Of a step of `micro_steps`; `hyper` holds the optimizer's parameter groups, `gathered` what ZeRO-3 gathers in a micro-step."""
+    """Of a step of `micro_steps`; `gathered` is what ZeRO-3 gathers in a micro-step."""
     ring = (world_size - 1) / world_size
     gradients = _GRADIENT_BYTES * _reduced(sizes, zero, world_size) * (micro_steps if zero.stage >= 2 else 1)
     weights = zero.weight_bytes * _gathered(sizes, zero, world_size, micro_steps, gathered)
-    optimizer = traffic(sizes, rule, hyper, zero, world_size)
+    own = traffic(sizes, optimizer, zero, world_size)
     return Communication(
         gradients_payload_bytes=gradients,
         gradients_sent_bytes=round(gradients * ring * (1 if zero.stage == 3 else 2)),  # DeepSpeed's ZeRO-2 all-reduces, too
         weights_payload_bytes=weights,
         weights_sent_bytes=round(weights * ring),
-        optimizer_calls=optimizer.calls,
-        optimizer_payload_bytes=optimizer.num_bytes,
-        optimizer_sent_bytes=round(optimizer.num_bytes * ring * 2),
+        optimizer_calls=own.calls,
+        optimizer_payload_bytes=own.num_bytes,
+        optimizer_sent_bytes=round(own.num_bytes * ring * 2),
     )
 
 
-def traffic(sizes: Sizes, rule: Rule, hyper: list[dict[str, Any]], zero: Zero, world_size: int) -> Traffic:
+def traffic(sizes: Sizes, optimizer: ShardedOptimizer, zero: Zero, world_size: int) -> Traffic:
     """The optimizer's reductions of one update."""
+    hyper = optimizer.param_groups
     calls = [[Group(hyper[place], shapes) for place, shapes in groups] for groups in stepped_groups(sizes, zero, world_size)]
-    return reductions(rule, calls, world_size, zero.stage)
+    return reductions(optimizer.rule, calls, world_size, zero.stage)
 
 
 def _reduced(sizes: Sizes, zero: Zero, world_size: int) -> int:

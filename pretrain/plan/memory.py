@@ -52,7 +52,7 @@ def held(sizes: Sizes, rule: Rule, zero: Zero, world_size: int, rank: int) -> He
         for groups in stepped_groups(sizes, zero, world_size)
         for _, group in groups
     )
-    share = _share(sizes, zero, world_size)
+    share = updated_elements(sizes, zero, world_size)
     staging = 2 * zero.weight_bytes * sizes.largest if zero.offload and zero.stage < 3 else 0  # one on either side
     masters = 0 if zero.stage == 0 and zero.precision == "fp32" else 4 * share
     grads = _grads_bytes(sizes, zero, world_size, rank)
@@ -88,7 +88,7 @@ def stepped_groups(sizes: Sizes, zero: Zero, world_size: int) -> list[list[tuple
     return [groups] if zero.stage == 0 or zero.by_bf16_optimizer else [[group] for group in groups]
 
 
-def _share(sizes: Sizes, zero: Zero, world_size: int) -> int:
+def updated_elements(sizes: Sizes, zero: Zero, world_size: int) -> int:
     """Elements that one rank updates, padding included."""
     if zero.stage == 0:
         return sizes.parameters
@@ -100,7 +100,7 @@ def _share(sizes: Sizes, zero: Zero, world_size: int) -> int:
 def _weights(sizes: Sizes, zero: Zero, world_size: int) -> int:
     """Elements of the weights that one rank keeps: at ZeRO-3 its slices and, whole, with the padding of their last gathering, the
     parameters that are too small to be cut."""
-    share = _share(sizes, zero, world_size)
+    share = updated_elements(sizes, zero, world_size)
     if zero.stage < 3:
         return share * world_size if zero.stage else share
     whole = [sizes.numels[place] for place in persistent(sizes, zero)] if world_size > 1 else []
@@ -108,7 +108,7 @@ def _weights(sizes: Sizes, zero: Zero, world_size: int) -> int:
 
 
 def _grads_bytes(sizes: Sizes, zero: Zero, world_size: int, rank: int) -> int:
-    item, share = zero.accumulation_bytes, _share(sizes, zero, world_size)
+    item, share = zero.accumulation_bytes, updated_elements(sizes, zero, world_size)
     if zero.stage in (0, 3):
         return item * share + (4 * share if zero.offload else 0)  # the masters' beside those that are added up
     if zero.by_bf16_optimizer:
@@ -145,14 +145,14 @@ def _backward_bytes(sizes: Sizes, zero: Zero, world_size: int, found: Held) -> i
 def _step_bytes(sizes: Sizes, zero: Zero, world_size: int, found: Held) -> int:
     """Gradients and copies on the GPU from the end of the last backward pass to the end of the update."""
     if zero.offload:
-        return zero.weight_bytes * _share(sizes, zero, world_size)
-    largest = sizes.largest if zero.stage == 0 else min(sizes.largest, _share(sizes, zero, world_size))
+        return zero.weight_bytes * updated_elements(sizes, zero, world_size)
+    largest = sizes.largest if zero.stage == 0 else min(sizes.largest, updated_elements(sizes, zero, world_size))
     largest = -(-sizes.largest // world_size) if zero.stage == 3 else largest
     update = 4 * _TEMPORARIES * largest
     if zero.stage == 0 or zero.by_bf16_optimizer:
         travelling = 4 * max(gradients_together(sizes, zero, world_size))
         return found.grads_bytes + max(update, travelling)
-    return found.grads_bytes + 4 * _share(sizes, zero, world_size) * (zero.stage < 3) + update
+    return found.grads_bytes + 4 * updated_elements(sizes, zero, world_size) * (zero.stage < 3) + update
 
 
 def gradients_together(sizes: Sizes, zero: Zero, world_size: int) -> list[int]:
@@ -169,4 +169,3 @@ def gradients_together(sizes: Sizes, zero: Zero, world_size: int) -> list[int]:
             found.append(filled)
             filled = 0
     return [*found, filled] if filled else found
-

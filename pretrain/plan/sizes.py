@@ -3,16 +3,15 @@
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
-from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
 
 from came.layouts.foretold import Shape
 from pretrain.config.schema import Config
 from pretrain.model.build import Vocabulary, build_model
+from pretrain.model.objective import PretrainingModel
 from pretrain.optim import parameter_groups
-
-if TYPE_CHECKING:
-    from torch import nn
-
 
 Module = tuple[int, ...]
 """Places, in `Sizes.numels`, of the parameters that a module has beside those of the modules in it."""
@@ -52,13 +51,14 @@ class Sizes:
         return tuple(shape for group in self.groups for shape in group)
 
 
-def sizes_of(config: Config, vocabulary: Vocabulary) -> Sizes:
-    """The sizes of the model that `config` trains."""
-    import torch
-    from torch import nn
-
+def model_without_storage(config: Config, vocabulary: Vocabulary) -> PretrainingModel:
+    """The model that `config` trains, on torch's "meta" device: shapes alone."""
     with torch.device("meta"):
-        model = build_model(config, vocabulary)
+        return build_model(config, vocabulary)
+
+
+def sizes_of(model: PretrainingModel, vocabulary: Vocabulary) -> Sizes:
+    """The sizes of a model on any device, before it is sharded."""
     places = {param: place for place, param in enumerate(model.parameters())}
     layers = set(model.layers)
 
@@ -81,7 +81,7 @@ def sizes_of(config: Config, vocabulary: Vocabulary) -> Sizes:
     )
 
 
-def _own(module: "nn.Module", places: "dict[nn.Parameter, int]") -> list[Module]:
+def _own(module: nn.Module, places: dict[nn.Parameter, int]) -> list[Module]:
     """The module, unless it is a list, which nobody calls."""
     called = type(module).__name__ != "ModuleList"
     return [tuple(places[param] for param in module.parameters(recurse=False))] if called else []
