@@ -5,7 +5,17 @@ from dataclasses import dataclass
 
 from came.optimizer import ShardedOptimizer
 from pretrain.batch_plan import BatchPlan
-from pretrain.config.schema import AdafactorConfig, AdamWConfig, CameConfig, Config, LambConfig, OptimizerConfig, Sm3Config
+from pretrain.config.schema import (
+    AUTO,
+    AdafactorConfig,
+    AdamWConfig,
+    CameConfig,
+    Config,
+    LambConfig,
+    OptimizerConfig,
+    Sm3Config,
+    TrainConfig,
+)
 from pretrain.model.acceleration import is_compiled
 from pretrain.model.build import Vocabulary
 from pretrain.optim import build_optimizer
@@ -64,14 +74,21 @@ def plan_ranks(
     stages: Sequence[int] = STAGES,
     hardware: Hardware = Hardware(),
 ) -> ManyRanks:
-    """The plan for `world_size` ranks. Raises UserError where the batch does not divide."""
-    batch = BatchPlan.of(config.train, world_size)
+    """The plan for `world_size` ranks. Raises UserError where they cannot share the global batch evenly."""
+    batch = _batch(config.train, world_size)
     model = model_without_storage(config, vocabulary)
     sizes = sizes_of(model, vocabulary)
     built = {name: build_optimizer(_settings(config, name), model) for name in optimizers}
     cells = [cell for stage in stages for cell in _at_stage(at_stage(config, stage), sizes, batch, built, hardware)]
     compiled = tuple(stage for stage in stages if is_compiled(at_stage(config, stage), on_gpu=True))
     return ManyRanks(config, sizes, batch, compiled, hardware, tuple(cells))
+
+
+def _batch(train: TrainConfig, world_size: int) -> BatchPlan:
+    """With the run's micro-batch or, where it does not divide the global batch among so many ranks, the largest smaller one that does."""
+    wanted = 1 if train.micro_batch_size == AUTO else int(train.micro_batch_size)
+    fitting = (size for size in range(wanted, 1, -1) if train.global_batch_size % (size * world_size) == 0)
+    return BatchPlan.make(train.global_batch_size, next(fitting, 1), world_size)
 
 
 def _at_stage(config: Config, sizes: Sizes, batch: BatchPlan, built: dict[str, ShardedOptimizer], hardware: Hardware) -> Iterator[Cell]:

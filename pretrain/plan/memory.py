@@ -39,10 +39,10 @@ class Memory:
     activations_bytes: int
     """Of one micro-batch, at the worst moment: see `pretrain/plan/activations.py`."""
     transient_bytes: int
-    """At the peak, beside what is held and the activations: gradients while they are added up, buckets, copies in which gradients travel,
-    gathered weights, the update's temporaries."""
+    """At the peak, beside what is held and the activations: gradients that are larger while they are added up, buckets, copies in which
+    gradients travel, gathered weights or, if it is larger, what the update makes in the place of the activations."""
     peak_bytes: int
-    """The most on the GPU at one time."""
+    """The most on the GPU at one time: the sum of all, without what is in the host's memory."""
 
 
 def held(sizes: Sizes, rule: Rule, zero: Zero, world_size: int, rank: int) -> Held:
@@ -71,12 +71,13 @@ def memory(sizes: Sizes, rule: Rule, zero: Zero, world_size: int, kept: Activati
     # At ZeRO-1/2 the ranks hold different parameters; else none holds more than the first.
     ranks = range(world_size) if zero.stage in (1, 2) else range(1)
     found = max((held(sizes, rule, zero, world_size, rank) for rank in ranks), key=lambda each: each.optimizer_bytes + each.grads_bytes)
-    constant = found.weights_bytes + found.masters_bytes + found.optimizer_bytes + found.communication_bytes
-    constant -= found.host_bytes - (found.grads_bytes if zero.offload else 0)
+    on_gpu = found.weights_bytes + found.masters_bytes + found.grads_bytes + found.optimizer_bytes + found.communication_bytes
+    on_gpu -= found.host_bytes
+    grads = 0 if zero.offload else found.grads_bytes
     backward = _backward_bytes(sizes, zero, world_size, found) + (zero.weight_bytes * gathered.most_elements if gathered else 0)
     step = _step_bytes(sizes, zero, world_size, found)
-    peak = constant + max(backward + kept.most_bytes, step)
-    return Memory(found, kept.most_bytes, max(backward, step - kept.most_bytes), peak)
+    transient = max(backward, step - kept.most_bytes) - grads
+    return Memory(found, kept.most_bytes, transient, on_gpu + kept.most_bytes + transient)
 
 
 def stepped_groups(sizes: Sizes, zero: Zero, world_size: int) -> list[list[tuple[int, Sequence[Shape]]]]:
