@@ -11,9 +11,10 @@ With T tokens in the micro-batch, H the hidden size, A heads and e bytes per ele
   + 4 s T       mean and inverse deviation of two normalisations, s bytes each: 4 on a GPU, e on a CPU
   + 4 T A       the sums of the attention's exponentials, fp32. A flash kernel keeps nothing else: dropout's mask is drawn again.
 
-Attention scores are not kept: PyTorch's flash kernels serve every layer on a GPU, and on a CPU where dropout is 0 (with dropout a CPU falls
-back to operations that do keep them; this is not counted). BERT's sentence pairs lie end to end, so T counts real tokens; the plan takes full
-sequences. On a CPU those are padded for the attention alone, whose result is then kept twice.
+Attention scores are not kept: PyTorch's flash kernels serve every layer on a GPU in bf16 and fp16, its memory-efficient ones in fp32, and
+flash kernels a CPU where dropout is 0 (with dropout it falls back to operations that do keep them; this is not counted). BERT's sentence
+pairs lie end to end, so T counts real tokens; the plan takes full sequences. On a CPU they are padded for the attention alone, whose result
+is then kept twice.
 
 With activation checkpointing a layer keeps its input, e T H, and one layer at a time is whole again. Beside the layers there are
 

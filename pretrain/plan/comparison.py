@@ -16,8 +16,8 @@ _PARTS = ("weights_bytes", "masters_bytes", "grads_bytes", "optimizer_bytes", "c
 
 
 def compare(path: Path) -> str:
-    """A table: bytes by part, the largest over the ranks and the logged steps, measured and planned. The peak is compared where the run had a GPU: that of a
-    process on a CPU holds Python and its libraries too. Raises UserError where there is nothing to compare."""
+    """A table: bytes by part, the largest over the ranks and the logged steps, measured and planned. The peak is compared where the run had
+    a GPU: that of a process on a CPU holds Python and its libraries too. Raises UserError where there is nothing to compare."""
     folder = RunFolder(path)
     if not folder.config.is_file():
         raise UserError(f"{path} is no run's folder (it has no config.yaml); give one, such as runs/NAME")

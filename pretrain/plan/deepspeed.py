@@ -1,4 +1,4 @@
-"""What DeepSpeed 0.19 does with the settings that `pretrain/engine_settings.py` gives it, as far as memory and communication follow from it.
+"""What DeepSpeed 0.19 does with the settings of `pretrain/engine_settings.py`, as far as memory and communication follow from it.
 
 Read in its sources (`stage_1_and_2.py`, `bf16_optimizer.py`, `stage3.py`, `partitioned_param_coordinator.py`) and held by
 tests/distributed/test_plan.py, which compares it with what is measured.

@@ -47,15 +47,10 @@ class Memory:
 
 def held(sizes: Sizes, rule: Rule, zero: Zero, world_size: int, rank: int) -> Held:
     """What rank `rank` holds."""
-    state = sum(
-        state_bytes_of_rank(rule, group, world_size, zero.stage, rank)
-        for groups in stepped_groups(sizes, zero, world_size)
-        for _, group in groups
-    )
     share = updated_elements(sizes, zero, world_size)
-    staging = 2 * zero.weight_bytes * sizes.largest if zero.offload and zero.stage < 3 else 0  # one on either side
     masters = 0 if zero.stage == 0 and zero.precision == "fp32" else 4 * share
-    grads = _grads_bytes(sizes, zero, world_size, rank)
+    grads, state = _grads_bytes(sizes, zero, world_size, rank), _state_bytes(sizes, rule, zero, world_size, rank)
+    staging = 2 * zero.weight_bytes * sizes.largest if zero.offload and zero.stage < 3 else 0  # one on either side
     return Held(
         weights_bytes=zero.weight_bytes * _weights(sizes, zero, world_size) + sizes.buffers_bytes,
         masters_bytes=masters,
@@ -68,9 +63,12 @@ def held(sizes: Sizes, rule: Rule, zero: Zero, world_size: int, rank: int) -> He
 
 def memory(sizes: Sizes, rule: Rule, zero: Zero, world_size: int, kept: Activations, gathered: Gathering | None) -> Memory:
     """Of a whole step; `gathered` at ZeRO-3."""
+
+    def differing(rank: int) -> int:
+        return _state_bytes(sizes, rule, zero, world_size, rank) + _grads_bytes(sizes, zero, world_size, rank)
+
     # At ZeRO-1/2 the ranks hold different parameters; else none holds more than the first.
-    ranks = range(world_size) if zero.stage in (1, 2) else range(1)
-    found = max((held(sizes, rule, zero, world_size, rank) for rank in ranks), key=lambda each: each.optimizer_bytes + each.grads_bytes)
+    found = held(sizes, rule, zero, world_size, max(range(world_size), key=differing) if zero.stage in (1, 2) else 0)
     on_gpu = found.weights_bytes + found.masters_bytes + found.grads_bytes + found.optimizer_bytes + found.communication_bytes
     on_gpu -= found.host_bytes
     grads = 0 if zero.offload else found.grads_bytes
@@ -106,6 +104,11 @@ def _weights(sizes: Sizes, zero: Zero, world_size: int) -> int:
         return share * world_size if zero.stage else share
     whole = [sizes.numels[place] for place in persistent(sizes, zero)] if world_size > 1 else []
     return share + sum(slice_of_each((numel,), world_size) * world_size for numel in whole)
+
+
+def _state_bytes(sizes: Sizes, rule: Rule, zero: Zero, world_size: int, rank: int) -> int:
+    calls = stepped_groups(sizes, zero, world_size)
+    return sum(state_bytes_of_rank(rule, group, world_size, zero.stage, rank) for groups in calls for _, group in groups)
 
 
 def _grads_bytes(sizes: Sizes, zero: Zero, world_size: int, rank: int) -> int:

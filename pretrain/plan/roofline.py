@@ -21,10 +21,10 @@ STREAMED_BYTES = {
     "SM3": 24,
     "SM3 without momentum": 16,
 }
-"""Bytes per parameter that an update moves through memory if each of its passes reads and writes every tensor once, all of them fp32: AdamW
-reads p, g, m, v and writes p, m, v in one pass; LAMB reads them and writes m, v, then reads p, m, v and writes p; CAME reads g, then g, m,
-then g, m, p and writes m, p; Adafactor reads g, p, then g, then g, p and writes p; SM3 reads g, then g, m, p and writes m, p; momentum is read
-and written beside p. By the names of the rules. PyTorch's single operations move several times as much."""
+"""Bytes per parameter that an update moves through memory if each of its passes reads and writes every tensor once, all of them fp32, by
+the rules' names. AdamW reads p, g, m, v and writes p, m, v in one pass; LAMB reads them and writes m, v, then reads p, m, v and writes p;
+CAME reads g, then g, m, then g, m, p and writes m, p; Adafactor reads g, p, then g, then g, p and writes p; SM3 reads g, then g, m, p and
+writes m, p; momentum is read and written beside p. PyTorch's single operations move several times as much."""
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 
 from pretrain.config.schema import AUTO
+from pretrain.plan.deepspeed import Zero
 from pretrain.plan.many import Cell, ManyRanks
 
 _GIB, _MIB = 2**30, 2**20
 
+_MEMORY_TITLE = "memory of the rank that needs most, GiB; without what is in the host's memory the parts add up to the peak"
 _MEMORY = ("stage", "optimizer", "weights", "gradients", "masters", "state", "buckets", "activations", "transient", "peak", "in host")
+_COMMUNICATION_TITLE = "payload of one optimizer step, GiB (reductions, the optimizer's own: MiB), and what one rank sends for it, GiB"
 _COMMUNICATION = ("stage", "optimizer", "gradients", "weights", "reductions", "of gradients", "calls", "sent")
+_TIME_TITLE = "time of one optimizer step, ms"
 _TIME = ("stage", "optimizer", "compute", "communication", "reductions", "update", "overlapped", "serial")
 
 
@@ -19,11 +23,10 @@ def text(plan: ManyRanks) -> str:
     """Head and three tables."""
     blocks = [
         "\n".join(f"{name:>10}  {line}" for name, line in _head(plan)),
-        _table("memory of the rank that needs most, GiB; without what is in the host's memory the parts add up to the peak", _MEMORY, map(_memory_row, plan.cells)),
-        _table("payload of one optimizer step, GiB (reductions: the optimizer's own, MiB), and what one rank sends", _COMMUNICATION,
-               map(_communication_row, plan.cells)),
-        _table("time of one optimizer step, ms", _TIME, map(_time_row, plan.cells)),
-    ]  # fmt: skip
+        _table(_MEMORY_TITLE, _MEMORY, map(_memory_row, plan.cells)),
+        _table(_COMMUNICATION_TITLE, _COMMUNICATION, map(_communication_row, plan.cells)),
+        _table(_TIME_TITLE, _TIME, map(_time_row, plan.cells)),
+    ]
     return "\n\n".join(blocks)
 
 
@@ -55,6 +58,9 @@ def _head(plan: ManyRanks) -> Iterator[tuple[str, str]]:
         yield "", f"(stage 0 does not run in {train.precision} with fp32 accumulation; it is planned with train.grad_accum_dtype=model)"
     if train.precision == "fp16":
         yield "", "(fp16 is planned like bf16 at ZeRO-2 and 3; its loss scale adds nothing)"
+    unknown = [name for name in config.zero.extra if name not in Zero.__dataclass_fields__]
+    if unknown:
+        yield "", f"(what zero.extra changes by {', '.join(unknown)} is not planned)"
     compiled = f"layers compiled at stages {', '.join(map(str, plan.compiled))}" if plan.compiled else "no torch.compile"
     yield "layers", f"{'activation checkpointing' if train.activation_checkpointing else 'all activations kept'}; {compiled}"
     yield (
