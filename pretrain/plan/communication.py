@@ -1,8 +1,12 @@
 """What one optimizer step sends between the ranks.
 
+Gradients travel in fp32: once per step at stages 0 and 1, with every micro-step at stages 2 and 3. DeepSpeed's ZeRO-2 all-reduces them as
+ZeRO-1 does, and keeps the rank's slice; ZeRO-3 reduce-scatters them. Weights are gathered after the update in their own dtype; at ZeRO-3
+in every micro-step instead, as `gathering.py` says, and after the update those that are too small to be cut.
+
 Two figures of each: the payload is the size of what is combined or gathered, as it is handed to the collective; sent is what one rank puts
 on the wire for it with the ring algorithm, 2 (W - 1) / W of the payload for an all-reduce and (W - 1) / W for a reduce-scatter or an
-all-gather. Scalars (norms, checks for overflow, counts of targets) are left out.
+all-gather. Left out are scalars (norms, checks for overflow, counts of targets).
 """
 
 from dataclasses import dataclass
@@ -53,7 +57,7 @@ def communication(
     own = traffic(sizes, optimizer, zero, world_size)
     return Communication(
         gradients_payload_bytes=gradients,
-        gradients_sent_bytes=round(gradients * ring * (1 if zero.stage == 3 else 2)),  # DeepSpeed's ZeRO-2 all-reduces, too
+        gradients_sent_bytes=round(gradients * ring * (1 if zero.stage == 3 else 2)),
         weights_payload_bytes=weights,
         weights_sent_bytes=round(weights * ring),
         optimizer_calls=own.calls,

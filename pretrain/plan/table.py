@@ -112,5 +112,13 @@ def _flat(cell: Cell) -> dict[str, object]:
     memory = asdict(cell.memory)
     share = {"optimizer_share_of_gradients": cell.communication.optimizer_share}
     ends = {"overlapped_seconds": cell.time.overlapped_seconds, "serial_seconds": cell.time.serial_seconds}
-    own = {f"sent_{name}": value for name, value in asdict(cell.communication).items()}
-    return {"stage": cell.stage, "optimizer": cell.optimizer, **memory.pop("held"), **memory, **own, **share, **asdict(cell.time), **ends}
+    return {
+        "stage": cell.stage,
+        "optimizer": cell.optimizer,
+        **memory.pop("held"),
+        **memory,
+        **asdict(cell.communication),
+        **share,
+        **asdict(cell.time),
+        **ends,
+    }
