@@ -15,6 +15,8 @@ examples:
   python -m pretrain.plan +experiment=bert_32k launch.num_processes=8 --optimizer came adamw --stage 1 2
   python -m pretrain.plan +experiment=gpt2_xl launch.num_processes=64 train.micro_batch_size=2 --format csv > plan.csv
   python -m pretrain.plan --run runs/bert_32k            compare the plan with the memory that a run has logged
+
+The rates below are an H200's of a DGX H200; give those of your own machines.
 """
 _OPTIMIZERS = ("came", "adamw", "lamb", "adafactor", "sm3")
 _HARDWARE = {
@@ -23,9 +25,9 @@ _HARDWARE = {
     "gpus_per_node": (8, "GPUs of a node"),
     "intra_node_gbps": (450.0, "10^9 bytes per second and direction from a GPU to others of its node (NVLink)"),
     "network_gbps": (50.0, "the same to other nodes: one 400 Gb/s adapter per GPU"),
-    "memory_tbps": (3.35, "10^12 bytes per second of the GPU's own memory"),
+    "memory_tbps": (4.3, "10^12 bytes per second of the GPU's own memory"),
 }
-"""Fields of `pretrain.plan.roofline.Hardware`."""
+"""Fields of `pretrain.plan.roofline.Hardware` with its defaults, which says where they come from."""
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -29,8 +29,9 @@ writes m, p; momentum is read and written beside p. PyTorch's single operations 
 
 @dataclass(frozen=True)
 class Hardware:
-    """One GPU of many. The defaults are an H100's in a DGX H100, from NVIDIA's data sheets (read 2024): 989 dense bf16 TFLOP/s, NVLink
-    900 GB/s in both directions together, one 400 Gb/s InfiniBand adapter per GPU, HBM3 3.35 TB/s."""
+    """One GPU of many. The defaults are an H200's in a DGX H200, from NVIDIA's data sheets of 2024: 989 dense bf16 TFLOP/s, NVLink 900 GB/s
+    in both directions together, one 400 Gb/s InfiniBand adapter for each GPU; but its memory's 4.3 TB/s are what a copy reached in
+    November 2026 (the data sheet: 4.8)."""
 
     peak_tflops: float = 989.0
     mfu: float = 0.4
@@ -40,7 +41,7 @@ class Hardware:
     """10^9 bytes per second and direction that a GPU sends to others of its node."""
     network_gbps: float = 50.0
     """The same to other nodes; the slowest link of a ring sets its pace."""
-    memory_tbps: float = 3.35
+    memory_tbps: float = 4.3
     """10^12 bytes per second of the GPU's own memory."""
 
     def send_bytes_per_second(self, world_size: int) -> float:

@@ -5,7 +5,7 @@ import io
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 import torch
@@ -18,7 +18,7 @@ from pretrain.micro_batch import _full_batch
 from pretrain.model.acceleration import accelerate
 from pretrain.model.build import Vocabulary, build_model
 from pretrain.model.objective import PretrainingModel
-from pretrain.plan.__main__ import main
+from pretrain.plan.__main__ import _HARDWARE, main
 from pretrain.plan.activations import Device, activations
 from pretrain.plan.deepspeed import Zero
 from pretrain.plan.gathering import gathering
@@ -74,15 +74,13 @@ def test_accumulation_costs_zero_2_and_3_communication_and_zero_1_none() -> None
 def test_a_step_s_time_follows_from_the_rates() -> None:
     config = compose(["+experiment=bert_32k"])
     (cell,), (slower,) = (
-        plan_ranks(
-            config, BERT, 8, ["came"], [1], Hardware(mfu=0.4 / factor, intra_node_gbps=450 / factor, memory_tbps=3.35 / factor)
-        ).cells
+        plan_ranks(config, BERT, 8, ["came"], [1], Hardware(mfu=0.4 / factor, intra_node_gbps=450 / factor, memory_tbps=4.3 / factor)).cells
         for factor in (1, 2)
     )
     assert slower.time.serial_seconds == pytest.approx(2 * cell.time.serial_seconds)
     assert slower.time.overlapped_seconds == pytest.approx(2 * cell.time.overlapped_seconds)
     assert cell.time.compute_seconds == pytest.approx(4096 * 240.6e9 / (0.4 * 989e12), rel=0.001)  # 240.6 GFLOP for a sequence
-    assert cell.time.update_seconds == pytest.approx(336_232_258 / 8 * (32 + 2) / 3.35e12, rel=1e-4)
+    assert cell.time.update_seconds == pytest.approx(336_232_258 / 8 * (32 + 2) / 4.3e12, rel=1e-4)
     assert cell.time.communication_seconds == pytest.approx(336_232_258 * (2 * 4 + 2) * 7 / 8 / 450e9, rel=1e-4)
 
 
@@ -184,6 +182,10 @@ def test_weights_that_are_used_again_soon_are_not_gathered_again(distance: int, 
 def test_small_weights_are_never_gathered_on_the_way() -> None:
     zero = Zero(3, "bf16", "fp32", False, stage3_param_persistence_threshold=1000)
     assert gathering(chain(1000, 10), zero, recompute=False).gathered == ()
+
+
+def test_the_command_s_rates_are_those_of_the_roofline() -> None:
+    assert {name: default for name, (default, _) in _HARDWARE.items()} == asdict(Hardware())
 
 
 # The command ------------------------------------------------------------------------------------------------------------------------
