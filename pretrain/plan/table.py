@@ -61,7 +61,7 @@ def _head(plan: ManyRanks) -> Iterator[tuple[str, str]]:
     unknown = [name for name in config.zero.extra if name not in Zero.__dataclass_fields__]
     if unknown:
         yield "", f"(what zero.extra changes by {', '.join(unknown)} is not planned)"
-    compiled = f"layers compiled at stages {', '.join(map(str, plan.compiled))}" if plan.compiled else "no torch.compile"
+    compiled = f"layers compiled at ZeRO stage {', '.join(map(str, plan.compiled))}" if plan.compiled else "no torch.compile"
     yield "layers", f"{'activation checkpointing' if train.activation_checkpointing else 'all activations kept'}; {compiled}"
     yield (
         "assumed",
