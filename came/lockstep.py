@@ -5,7 +5,7 @@ the same tensors combined over the ranks. All rules advance in lock-step, so tha
 there are.
 """
 
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,8 +53,12 @@ class Traffic:
     num_bytes: int = 0
 
 
-def run(jobs: Iterable[Job], traffic: Traffic) -> None:
-    """Drive every job to its end.
+Combine = Callable[[Tensor, Any, Any], Tensor]
+"""(tensor, operation, process group) -> the tensor combined over the group's ranks."""
+
+
+def run(jobs: Iterable[Job], traffic: Traffic, combine: Combine | None = None) -> None:
+    """Drive every job to its end, with `all_reduce` for `combine` if none is given.
 
     A job that needs no other rank runs to its end before the next is made (its temporaries are then freed); the others wait for
     each other at every reduction.
@@ -75,12 +79,12 @@ def run(jobs: Iterable[Job], traffic: Traffic) -> None:
             waiting.append((job, request))
 
     while waiting:
-        reduced = _all_reduce(waiting, traffic)
+        reduced = _combined(waiting, traffic, combine or all_reduce)
         answers = [(job, advance(job, tensors)) for (job, _), tensors in zip(waiting, reduced, strict=True)]
         waiting = [(job, request) for job, request in answers if request is not None]
 
 
-def _all_reduce(waiting: list[tuple[Job, Reduction]], traffic: Traffic) -> list[tuple[Tensor, ...]]:
+def _combined(waiting: list[tuple[Job, Reduction]], traffic: Traffic, combine: Combine) -> list[tuple[Tensor, ...]]:
     """Every request's tensors, combined over the ranks: one collective per (process group, operation, dtype)."""
     packs: dict[tuple[Any, ...], list[int]] = {}
     for index, (job, request) in enumerate(waiting):
@@ -89,7 +93,7 @@ def _all_reduce(waiting: list[tuple[Job, Reduction]], traffic: Traffic) -> list[
     reduced: list[tuple[Tensor, ...]] = [()] * len(waiting)
     for (group, op, _), members in packs.items():
         flat = torch.cat([tensor.reshape(-1) for index in members for tensor in waiting[index][1].tensors])
-        flat = all_reduce(flat, op, group)
+        flat = combine(flat, op, group)
         traffic.calls += 1
         traffic.num_bytes += flat.numel() * flat.element_size()
         at = 0

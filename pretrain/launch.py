@@ -34,7 +34,7 @@ def launch(config: Config) -> int:
     BatchPlan.of(config.train, world.size)
     if config.run.dry_run:
         if speaks():
-            from pretrain.plan import print_plan
+            from pretrain.plan.of_run import print_plan
 
             print_plan(config, world.size)
         return DONE

@@ -7,7 +7,7 @@ from typing import Any
 from pretrain import distributed
 from pretrain.config.schema import Config
 from pretrain.metrics import MetricsWriter, last, read_metrics
-from pretrain.plan import Plan, render
+from pretrain.plan.of_run import Plan, render
 from pretrain.provenance import provenance
 from pretrain.run_folder import RunFolder
 from pretrain.tracker import make_tracker

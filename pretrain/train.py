@@ -28,7 +28,7 @@ from pretrain.model.build import build_model, vocabulary_of
 from pretrain.model.flops import Utilisation
 from pretrain.model.pretrained import export
 from pretrain.optim import build_optimizer
-from pretrain.plan import make_plan
+from pretrain.plan.of_run import make_plan
 from pretrain.profiling import MemorySnapshot, StepProfiler
 from pretrain.recorder import Recorder
 from pretrain.run_folder import Beginning, RunFolder

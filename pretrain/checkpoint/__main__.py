@@ -149,7 +149,7 @@ def _facts(found: "Manifest") -> Iterator[tuple[str, str]]:
 
 def _settings(path: Path, found: "Manifest") -> Iterator[tuple[str, str]]:
     from pretrain.config.serialise import from_manifest
-    from pretrain.plan import describe_data
+    from pretrain.plan.of_run import describe_data
 
     config = from_manifest(found["config"], path)
     train = config.train

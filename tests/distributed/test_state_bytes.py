@@ -1,4 +1,5 @@
-"""Bytes of optimizer state, predicted from shapes: those of every rank, to the byte, at every stage and number of ranks."""
+"""Bytes of optimizer state, predicted from shapes: those of every rank, to the byte, at every stage and number of ranks. And under FSDP2,
+what the optimizer's reductions send (under DeepSpeed: test_plan.py)."""
 
 from collections.abc import Callable
 from math import prod
@@ -9,8 +10,10 @@ import torch
 import torch.distributed as dist
 
 import came
+from came.lockstep import Traffic
 from came.memory import FSDP2, state_bytes
 from came.optimizer import ShardedOptimizer
+from came.traffic import Group, reductions
 from came.verify.engines import deepspeed_config, import_deepspeed
 from came.verify.probe import SHAPES, Probe, draw_gradients
 from came.verify.ranks import run_on_ranks
@@ -28,11 +31,11 @@ STAGES = (0, 1, 2, 3, FSDP2)
 GROUPS = [SHAPES[:4], SHAPES[4:]]
 
 
-def measure() -> dict[tuple[str, int | str], int]:
+def measure() -> dict[tuple[str, int | str], tuple[int, Traffic]]:
     return {(name, stage): _measure(make, stage) for name, make in OPTIMIZERS.items() for stage in STAGES}
 
 
-def _measure(make: Callable[[Any], ShardedOptimizer], stage: int | str) -> int:
+def _measure(make: Callable[[Any], ShardedOptimizer], stage: int | str) -> tuple[int, Traffic]:
     model = Probe()
     gradients = draw_gradients(0, 0, dist.get_rank())
     if stage == FSDP2:
@@ -42,12 +45,12 @@ def _measure(make: Callable[[Any], ShardedOptimizer], stage: int | str) -> int:
     if stage == FSDP2:
         model(gradients).backward()
         optimizer.step()
-        return optimizer.state_bytes()
+        return optimizer.state_bytes(), optimizer.traffic
     config = deepspeed_config(int(stage), "fp32", 1, 0.0)
     engine, *_ = import_deepspeed().initialize(model=model, optimizer=optimizer, config=config)
     engine.backward(engine(gradients))
     engine.step()
-    found = optimizer.state_bytes()
+    found = optimizer.state_bytes(), optimizer.traffic
     engine.destroy()
     return found
 
@@ -56,10 +59,13 @@ def _measure(make: Callable[[Any], ShardedOptimizer], stage: int | str) -> int:
 def test_predicted_bytes_are_those_of_every_rank(world_size: int) -> None:
     by_rank = run_on_ranks(world_size, measure)
     for name, make in OPTIMIZERS.items():
-        rule = make([torch.nn.Parameter(torch.zeros(2, 2))]).rule
+        optimizer = make([torch.nn.Parameter(torch.zeros(2, 2))])
+        rule, hyper = optimizer.rule, optimizer.param_groups[0]
         for stage in STAGES:
-            measured = [found[name, stage] for found in by_rank]
+            measured = [found[name, stage][0] for found in by_rank]
             assert measured == state_bytes(rule, GROUPS, world_size, stage), (name, stage)
+        traffic = reductions(rule, [[Group(hyper, shapes) for shapes in GROUPS]], world_size, FSDP2)
+        assert [found[name, FSDP2][1] for found in by_rank] == [traffic] * world_size, name
 
 
 def bert_large() -> list[tuple[int, ...]]:

@@ -108,7 +108,9 @@ def test_a_mistake_is_one_line_with_the_mend(
     assert (code, output) == (2, "") and re.fullmatch(r"error: [^\n]+\n", errors) and mend in errors
 
 
-@pytest.mark.parametrize("module", ["pretrain.checkpoint.__main__", "pretrain.export", "pretrain.sync", "pretrain.workspace"])
+@pytest.mark.parametrize(
+    "module", ["pretrain.checkpoint.__main__", "pretrain.export", "pretrain.plan.__main__", "pretrain.sync", "pretrain.workspace"]
+)
 def test_help_imports_nothing_heavy(module: str) -> None:
     code = f"import sys; from {module} import main\ntry: main(['--help'])\nexcept SystemExit: print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

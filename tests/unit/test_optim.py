@@ -9,7 +9,7 @@ from pretrain.config.compose import compose
 from pretrain.config.registry import SCHEMAS
 from pretrain.model.build import Vocabulary
 from pretrain.optim import build_optimizer
-from pretrain.plan import make_plan
+from pretrain.plan.of_run import make_plan
 
 MODEL = nn.Sequential(nn.Linear(4, 3), nn.LayerNorm(3))
 OTHERS = {

@@ -4,7 +4,7 @@ import pytest
 
 from pretrain.config.compose import compose
 from pretrain.model.build import Vocabulary
-from pretrain.plan import make_plan, render
+from pretrain.plan.of_run import make_plan, render
 
 
 def test_the_papers_plan() -> None:

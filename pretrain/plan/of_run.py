@@ -101,8 +101,13 @@ def make_plan(config: Config, world_size: int, vocabulary: Vocabulary, epochs: d
 
 
 def print_plan(config: Config, world_size: int) -> None:
-    """The plan of a dry run, with the vocabulary of the tokenizer's files, or else the one that it would be trained to; a dry run asks no
-    network, so a tokenizer of the hub is taken for the published one."""
+    """The plan of a dry run."""
+    print(render(make_plan(config, world_size, expected_vocabulary(config))))
+
+
+def expected_vocabulary(config: Config) -> Vocabulary:
+    """That of the tokenizer's files, or else the one that it would be trained to; no network is asked, so that a tokenizer of the hub is
+    taken for the published one."""
     from pretrain.data.tokenizer import build_tokenizer, check_bpe_size, tokenizer_kind
     from pretrain.data.tokenizer_files import PUBLISHED_VOCAB_SIZE
     from pretrain.hub_files import names_the_hub
@@ -113,7 +118,7 @@ def print_plan(config: Config, world_size: int) -> None:
         size = build_tokenizer(config.tokenizer, kind, lambda: iter(())).get_vocab_size()
     elif config.tokenizer.path is None and kind == "bpe" and not isinstance(config.data, PreparedDataConfig):
         check_bpe_size(size)
-    print(render(make_plan(config, world_size, Vocabulary(size))))
+    return Vocabulary(size)
 
 
 def render(plan: Plan) -> str:
