@@ -66,33 +66,33 @@ def encode_(kept: Mapping[str, Tensor], values: Tensor, interval: Interval, draw
     """Write `values` (numel,) into what is kept of the interval's momentum: `exp_avg` (numel,), whose dtype says how, and, for int8,
     `exp_avg_scale` (pieces,). Without `draws` to the nearest: what was just decoded gives the same codes and scales again."""
     codes = kept[MOMENTUM]
-    if not codes.dtype.is_floating_point or codes.dtype == torch.bfloat16:
-        for part in _parts(interval, codes.device):
-            mine = values[part.elements].float()
-            start = interval.start + part.elements.start
-            bits = draws.bits(start, start + mine.numel(), codes.device) if draws is not None else None
-            if codes.dtype == torch.bfloat16:
-                codes[part.elements] = mine.bfloat16() if bits is None else to_bfloat16(mine, bits)
-            else:
-                found, scale = _to_codes(mine.view(-1, part.width), bits if bits is None else bits.view(-1, part.width))
-                codes[part.elements] = found.view(-1)
-                kept[SCALE][part.pieces] = scale
-    elif codes.data_ptr() != values.data_ptr():
-        codes.copy_(values)
+    for part in _parts(interval, codes.device):
+        mine, start = values[part.elements].float(), interval.start + part.elements.start
+        bits = None if draws is None else draws.bits(start, start + mine.numel(), codes.device)
+        if codes.dtype == torch.bfloat16:
+            codes[part.elements] = mine.bfloat16() if bits is None else to_bfloat16(mine, bits)
+        else:
+            found, scale = _to_codes(mine.view(-1, part.width), None if bits is None else bits.view(-1, part.width))
+            codes[part.elements] = found.view(-1)
+            kept[SCALE][part.pieces] = scale
 
 
 def decode(kept: Mapping[str, Tensor], interval: Interval) -> Tensor:
-    """The momentum that is kept, (numel,) and floating-point: `exp_avg` itself where it is float32 or float64, else a float32 copy."""
+    """The momentum that is kept in bfloat16 or int8, as float32 (numel,)."""
     codes = kept[MOMENTUM]
     if codes.dtype == torch.bfloat16:
         return codes.float()
-    if codes.dtype.is_floating_point:
-        return codes
     values = torch.empty_like(codes, dtype=torch.float32)
     for part in _parts(interval, codes.device):
-        code = codes[part.elements].view(-1, part.width).float()
-        values[part.elements] = (code * code.abs()).mul_(_INVERSE).mul_(kept[SCALE][part.pieces, None]).view(-1)
+        code, scale = codes[part.elements].view(-1, part.width), kept[SCALE][part.pieces, None]
+        values[part.elements] = from_codes(code, scale).view(-1)
     return values
+
+
+def from_codes(codes: Tensor, scale: Tensor) -> Tensor:
+    """float32 values of int8 codes; `scale` broadcasts."""
+    codes = codes.float()
+    return (codes * codes.abs()).mul_(_INVERSE).mul_(scale)
 
 
 def _to_codes(values: Tensor, bits: Tensor | None) -> tuple[Tensor, Tensor]:
