@@ -183,7 +183,8 @@ class ShardedOptimizer(torch.optim.Optimizer):
         shapes = [getattr(param, "ds_shape", param.shape) for params in self._params for param in params if param.requires_grad]
         kinds = [self.rule.state(Interval.whole(shape)).values() for shape in shapes if prod(shape)]
         factored = sum(Kind.ROW in found for found in kinds)
-        return f"{self.rule.name}: {layout.name}, {factored} of {len(kinds)} parameters factored"
+        momentum = "" if self.rule.momentum_dtype == "float32" else f", momentum in {self.rule.momentum_dtype}"
+        return f"{self.rule.name}: {layout.name}, {factored} of {len(kinds)} parameters factored{momentum}"
 
     # The step -----------------------------------------------------------------------------------------------------------------
 
