@@ -3,9 +3,8 @@
     python scripts/bench_momentum.py --texts texts/wiki-train-00.txt.bz2 [--steps 700] [--seeds 0 1 2] [--runs runs/momentum] \\
         [--output scripts/bench_results/DATE_momentum.md] [key=value ...]
 
-The demo's model and batch (bert_tiny, 256 sequences of 32 tokens, a vocabulary of 192 pieces, which is learnt from in hundreds of steps)
-on the given text files; further settings are those of `python -m pretrain`. Seeds draw the weights, the order of the text, the masks
-and the rounding. Runs are kept in `--runs`, and what is finished there is not trained again: a benchmark that was stopped goes on. Prints
+The demo's model and batch (bert_tiny, 256 sequences of 32 tokens) on the given text files, with a vocabulary of 2,048 pieces of words;
+further settings are those of `python -m pretrain`. Seeds draw the weights, the order of the text, the masks and the rounding. Runs are kept in `--runs`, and what is finished there is not trained again: a benchmark that was stopped goes on. Prints
 Markdown: final losses and their differences with Welch's interval, and the curves beside the range of float32's seeds.
 """
 
@@ -64,6 +63,7 @@ def settings_of(arguments: argparse.Namespace) -> list[str]:
         "+experiment=demo",
         "data=text",
         f"data.paths=[{','.join(str(path) for path in arguments.texts)}]",
+        "tokenizer.vocab_size=2048",
         "tracker=none",
         "run.export=false",
         f"train.num_steps={arguments.steps}",
