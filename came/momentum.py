@@ -106,7 +106,7 @@ def _to_codes(values: Tensor, bits: Tensor | None) -> tuple[Tensor, Tensor]:
     scale = magnitude.amax(-1, keepdim=True)
     scale = torch.where(scale < TINY, 0.0, scale)
     fixed = (magnitude * torch.where(scale > 0, TOP / scale, 0.0)).to(torch.int32)
-    fixed = torch.where((magnitude == scale) & (scale > 0), TOP, fixed)
+    fixed.masked_fill_(magnitude == torch.where(scale > 0, scale, torch.inf), TOP)
     low = (fixed >> 16).float().add_(0.5).sqrt_().to(torch.int32)
     rest, gap = fixed.sub_(low.square() << 16), 2 * low + 1
     if bits is None:
