@@ -44,9 +44,8 @@ class ShardedOptimizer(torch.optim.Optimizer):
     """Runs one rule, exactly, on unsharded parameters, under DeepSpeed ZeRO stages 0-3 and under FSDP2.
 
     Subclasses set `rule` and give its hyper-parameters. State and arithmetic are float32 (float64 for float64 parameters), but for
-    momentum that the rule wants kept in less: it is decoded before the rule and encoded after it. A parameter
-    in bfloat16 is updated in float32 and rounded, so that steps smaller than its resolution are lost unless somebody keeps float32
-    masters, as DeepSpeed does. Raises `came.layouts.LayoutError` at the first step if a parameter's elements cannot be located with
+    momentum that is kept in less (`came.momentum`), decoded before the rule and encoded after it. A parameter in bfloat16 is updated in
+    float32 and rounded, so that steps smaller than its resolution are lost unless somebody keeps float32 masters, as DeepSpeed does. Raises `came.layouts.LayoutError` at the first step if a parameter's elements cannot be located with
     certainty.
 
     Attributes:
