@@ -45,8 +45,8 @@ class ShardedOptimizer(torch.optim.Optimizer):
 
     Subclasses set `rule` and give its hyper-parameters. State and arithmetic are float32 (float64 for float64 parameters), but for
     momentum that is kept in less (`came.momentum`), decoded before the rule and encoded after it. A parameter in bfloat16 is updated in
-    float32 and rounded, so that steps smaller than its resolution are lost unless somebody keeps float32 masters, as DeepSpeed does. Raises `came.layouts.LayoutError` at the first step if a parameter's elements cannot be located with
-    certainty.
+    float32 and rounded, so that steps smaller than its resolution are lost unless somebody keeps float32 masters, as DeepSpeed does.
+    Raises `came.layouts.LayoutError` at the first step if a parameter's elements cannot be located with certainty.
 
     Attributes:
         traffic: collective calls and bytes of the last `step()`.
