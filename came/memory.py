@@ -2,14 +2,13 @@
 
 from collections.abc import Sequence
 
-from came.layouts.foretold import FSDP2, handed
+from came.layouts import fsdp2
+from came.layouts.foretold import FSDP2, Handed, handed
+from came.momentum import SCALE
 from came.rules import Rule
-from came.state import numel_by_name
+from came.state import kept, kept_dtype, numel_by_name
 
-__all__ = ["BYTES_PER_VALUE", "FSDP2", "state_bytes"]
-
-BYTES_PER_VALUE = 4
-"""State is float32; so are the step counts."""
+__all__ = ["FSDP2", "state_bytes"]
 
 
 def state_bytes(rule: Rule, groups: Sequence[Sequence[tuple[int, ...]]], world_size: int, stage: int | str) -> list[int]:
@@ -29,6 +28,11 @@ def state_bytes(rule: Rule, groups: Sequence[Sequence[tuple[int, ...]]], world_s
 
 def state_bytes_of_rank(rule: Rule, group: Sequence[tuple[int, ...]], world_size: int, stage: int | str, rank: int) -> int:
     """Of one group on one rank."""
-    return BYTES_PER_VALUE * sum(
-        sum(numel_by_name(rule, tensor.intervals, tensor.numel).values()) for tensor in handed(group, world_size, stage, rank)
-    )
+    return sum(_bytes(rule, tensor, world_size, stage) for tensor in handed(group, world_size, stage, rank))
+
+
+def _bytes(rule: Rule, tensor: Handed, world_size: int, stage: int | str) -> int:
+    numel = numel_by_name(rule, tensor.intervals, tensor.numel)
+    if stage == FSDP2 and SCALE in kept(rule, tensor.intervals[0]):
+        numel[SCALE] = fsdp2.most_pieces(tensor.intervals[0].shape, 0, world_size)  # as many on every rank
+    return sum(count * kept_dtype(rule, name).itemsize for name, count in numel.items())

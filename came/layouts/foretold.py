@@ -121,7 +121,5 @@ def _zero3(shapes: Sequence[Shape], world_size: int, rank: int) -> Handed:
 
 
 def _fsdp2(shape: Shape, world_size: int, rank: int) -> Handed:
-    chunk = -(-shape[0] // world_size)
-    start, stop = min(rank * chunk, shape[0]), min((rank + 1) * chunk, shape[0])
-    interval = fsdp2.interval_of(shape, 0, stop - start, start)
+    interval = fsdp2.intervals_of(shape, 0, world_size)[rank]
     return Handed(interval.numel, (interval,))
