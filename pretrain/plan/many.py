@@ -98,9 +98,7 @@ def _at_stage(config: Config, sizes: Sizes, batch: BatchPlan, built: dict[str, S
     for name, optimizer in built.items():
         sent = communication(sizes, optimizer, zero, ranks, batch.gradient_accumulation_steps, gathered)
         share = updated_elements(sizes, zero, ranks)
-        time = step_time(
-            config, sizes.vocabulary, optimizer.rule.name, zero, share, sent, batch.global_batch_size // ranks, ranks, hardware
-        )
+        time = step_time(config, sizes.vocabulary, optimizer.rule, zero, share, sent, batch.global_batch_size // ranks, ranks, hardware)
         yield Cell(name, zero.stage, memory(sizes, optimizer.rule, zero, ranks, kept, gathered), sent, time)
 
 

@@ -6,6 +6,10 @@ counted: the latency of a collective (the plan prints how many the optimizer mak
 
 from dataclasses import dataclass
 
+import torch
+
+from came.momentum import DTYPES
+from came.rules import Rule
 from pretrain.config.schema import Config
 from pretrain.model.flops import Work, flops
 from pretrain.plan.activations import targets_per_sample
@@ -25,6 +29,14 @@ STREAMED_BYTES = {
 the rules' names. AdamW reads p, g, m, v and writes p, m, v in one pass; LAMB reads them and writes m, v, then reads p, m, v and writes p;
 CAME reads g, then g, m, then g, m, p and writes m, p; Adafactor reads g, p, then g, then g, p and writes p; SM3 reads g, then g, m, p and
 writes m, p; momentum is read and written beside p. PyTorch's single operations move several times as much."""
+_MOMENTUM_PASSES = 3
+"""CAME reads the momentum twice and writes it once."""
+
+
+def streamed_bytes(rule: Rule) -> int:
+    """Bytes per parameter of one update, `momentum_dtype` included; scales of 8-bit momentum are too few to count."""
+    saved = torch.float32.itemsize - DTYPES[rule.momentum_dtype].itemsize
+    return STREAMED_BYTES[rule.name] - _MOMENTUM_PASSES * saved
 
 
 @dataclass(frozen=True)
@@ -74,7 +86,7 @@ class StepTime:
 def step_time(
     config: Config,
     vocabulary_rows: int,
-    rule: str,
+    rule: Rule,
     zero: Zero,
     share: int,
     sent: Communication,
@@ -89,7 +101,7 @@ def step_time(
     if config.train.activation_checkpointing:
         operations += flops(config, vocabulary_rows, Work(work.tokens, work.pairs, 0)) / 3  # the layers' forward pass once more
     rate = hardware.send_bytes_per_second(world_size)
-    moved = share * (STREAMED_BYTES[rule] + (zero.weight_bytes if zero.precision != "fp32" else 0))
+    moved = share * (streamed_bytes(rule) + (zero.weight_bytes if zero.precision != "fp32" else 0))
     return StepTime(
         compute_seconds=operations / (1e12 * hardware.peak_tflops * hardware.mfu),
         communication_seconds=(sent.gradients_sent_bytes + sent.weights_sent_bytes) / rate,

@@ -32,6 +32,7 @@ from tests.distributed.test_gradients import MICRO_BATCH, VOCABULARY, draw_batch
 MICRO_STEPS = 2
 OPTIMIZERS = {
     "came": CameConfig(),
+    "came, momentum in 8 bits": CameConfig(momentum_dtype="int8"),
     "came, cautious, with trust ratio": CameConfig(cautious=True, trust_ratio=True),
     "adamw": AdamWConfig(),
     "lamb": LambConfig(),

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 
+from came import CAME
 from pretrain.config.compose import compose
 from pretrain.config.schema import Config
 from pretrain.config.serialise import to_yaml
@@ -23,7 +24,7 @@ from pretrain.plan.activations import Device, activations
 from pretrain.plan.deepspeed import Zero
 from pretrain.plan.gathering import gathering
 from pretrain.plan.many import plan_ranks
-from pretrain.plan.roofline import Hardware
+from pretrain.plan.roofline import Hardware, streamed_bytes
 from pretrain.plan.sizes import Sizes
 
 BERT, GPT2 = Vocabulary(30_522), Vocabulary(50_257)
@@ -186,6 +187,11 @@ def test_small_weights_are_never_gathered_on_the_way() -> None:
 
 def test_the_command_s_rates_are_those_of_the_roofline() -> None:
     assert {name: default for name, (default, _) in _HARDWARE.items()} == asdict(Hardware())
+
+
+@pytest.mark.parametrize(("momentum_dtype", "streamed"), [("float32", 32), ("bfloat16", 26), ("int8", 23)])
+def test_an_update_moves_less_with_momentum_in_fewer_bits(momentum_dtype: str, streamed: int) -> None:
+    assert streamed_bytes(CAME([torch.zeros(2, 2)], momentum_dtype=momentum_dtype).rule) == streamed
 
 
 # The command ------------------------------------------------------------------------------------------------------------------------
