@@ -127,3 +127,11 @@ def test_the_memory_table() -> None:
     cells += [max(state_bytes(rule, [shapes], 8, 1)) for rule in (came.CAME.rule, came.AdamW.rule)]
     assert f"| BERT-Large (336M) | {' | '.join(f'{num_bytes / 2**20:,.1f}' for num_bytes in cells)} |" in README
     assert state_bytes(came.LAMB.rule, [shapes], 8, 1) == state_bytes(came.AdamW.rule, [shapes], 8, 1)
+
+
+def test_the_table_of_momenta() -> None:
+    shapes = bert_large()
+    rules = [came.CAME([torch.zeros(2, 2)], momentum_dtype=dtype).rule for dtype in ("float32", "bfloat16", "int8")]
+    cells = [state_bytes(rule, [shapes], 1, 0)[0] for rule in rules] + [max(state_bytes(rules[2], [shapes], 8, 1))]
+    assert f"| BERT-Large (336M) | {' | '.join(f'{num_bytes / 2**20:,.1f}' for num_bytes in cells)} |" in README
+    assert cells[2] / sum(torch.Size(shape).numel() for shape in shapes) < 1.05
