@@ -4,17 +4,19 @@ Defaults are the paper's: betas 0.9, 0.999, 0.9999; eps 1e-30, 1e-16; clipping t
 update is some 11 times the learning rate in RMS, which is why the paper warms up.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from came import kernels, lockstep
 from came.interval import Interval
 from came.lockstep import Coroutine, Sum
 from came.observation import Observer
-from came.optimizer import ShardedOptimizer
+from came.optimizer import Entry, ShardedOptimizer
 from came.rules import Kind, Rule, StateSpec
-from came.rules.checks import check_betas, check_common, check_eps_pair, check_positive
+from came.rules.checks import check_betas, check_choice, check_common, check_eps_pair, check_positive
 from came.rules.factors import averaged_factors, clipping, scaled, squares_of_scaled
 from came.rules.variants import move
 
@@ -102,6 +104,8 @@ def check(hyper: dict[str, Any]) -> None:
     check_betas(hyper["betas"], 3)
     check_eps_pair(hyper["eps"])
     check_positive(hyper, "clip_threshold")
+    if hyper.get("max_grad_norm") is not None:
+        check_positive(hyper, "max_grad_norm")
 
 
 RULE = Rule("CAME", update, state, check)
@@ -121,6 +125,10 @@ class CAME(ShardedOptimizer):
         betas: decay of the momentum, of the second moment and of the confidence.
         weight_decay: decoupled weight decay.
         maximize: ascend instead.
+        max_grad_norm: scale all gradients down to this global norm; for whole parameters (plain PyTorch, DDP), where it costs the fused
+            step no pass of its own. Sharded ones are clipped by their engine.
+        implementation: "eager", the rule in PyTorch; "triton", the fused step of `came.kernels`; "auto", the fused step where it can be
+            taken, on NVIDIA GPUs, and else the rule. State is the same for both, updates are but for rounding.
         bias_correction: NOT THE PAPER'S. Divide the second moment, the confidence and the applied momentum by 1 - beta^t (the residual
             keeps the momentum as it is): the first update is then some 1.1 times the learning rate instead of 11.
         cautious: NOT THE PAPER'S. Move only those elements whose update has the gradient's sign (Liang et al., 2024).
@@ -130,10 +138,13 @@ class CAME(ShardedOptimizer):
 
     Raises:
         ValueError: a hyper-parameter is out of its range.
-        came.layouts.LayoutError: at the first step, where the parameters are sharded in a way that cannot be located.
+        came.layouts.LayoutError: at the first step, where the parameters are sharded in a way that cannot be located, or are sharded and to
+            be clipped.
     """
 
     rule = RULE
+    implementation: str = "auto"
+    _fused: kernels.FusedSteps | None = None
 
     def __init__(
         self,
@@ -145,6 +156,8 @@ class CAME(ShardedOptimizer):
         weight_decay: float = 0.0,
         *,
         maximize: bool = False,
+        max_grad_norm: float | None = None,
+        implementation: str = "auto",
         bias_correction: bool = False,
         cautious: bool = False,
         trust_ratio: bool = False,
@@ -152,4 +165,46 @@ class CAME(ShardedOptimizer):
     ) -> None:
         paper = dict(lr=lr, eps=eps, clip_threshold=clip_threshold, betas=betas, weight_decay=weight_decay, maximize=maximize)
         variants = dict(bias_correction=bias_correction, cautious=cautious, trust_ratio=trust_ratio, legacy_1d=legacy_1d)
-        super().__init__(params, {**paper, **variants})
+        check_choice("implementation", implementation, kernels.IMPLEMENTATIONS)
+        self.implementation = implementation
+        super().__init__(params, {**paper, **variants, "max_grad_norm": max_grad_norm})
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """As torch's; raises ValueError for a hyper-parameter out of its range, and for an option that `implementation="triton"` lacks."""
+        option = kernels.option_without_kernel({**self.defaults, **param_group})
+        if self.implementation == "triton" and option is not None:
+            raise ValueError(f'{option}=True has no kernel: leave implementation="auto", which takes the rule in PyTorch for it')
+        super().add_param_group(param_group)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "implementation": self.implementation}
+
+    def gradient_scale(self) -> Tensor | None:
+        """`max_grad_norm` over the norm of all gradients, where that is less than 1."""
+        return self.scale_to_norm(self.defaults["max_grad_norm"])
+
+    def _update(self, entries: Sequence[Entry]) -> None:
+        """By the kernels what they take, the rest by the rule."""
+        fused, rest = [], []
+        for entry in entries:
+            (fused if self._has_kernels(entry) else rest).append(entry)
+        if not fused:
+            return super()._update(entries)
+        scale, limit = None, self.defaults["max_grad_norm"]
+        if limit is not None:
+            self.refuse_sharded_clipping()
+            if rest or len({entry.place.handed.device for entry in fused}) > 1:
+                scale, limit = self.gradient_scale(), None
+        if self._fused is None:
+            self._fused = kernels.FusedSteps(self)
+        self._fused.run(fused, scale, limit, self.update_statistics, self.traffic)
+        lockstep.run(self._jobs(rest, scale), self.traffic)
+
+    def _has_kernels(self, entry: Entry) -> bool:
+        """Raises ValueError where kernels were asked for and cannot be had."""
+        if self.implementation == "eager" or not entry.place.handed.numel():
+            return False
+        obstacle = kernels.obstacle(entry.place.handed, self.state[entry.place.handed], entry.group)
+        if obstacle is not None and self.implementation == "triton":
+            raise ValueError(f'implementation="triton" cannot be taken: {obstacle}; "auto" takes the rule in PyTorch')
+        return obstacle is None and (self.implementation == "triton" or kernels.chosen_for(entry.place.handed))
