@@ -13,6 +13,9 @@ from came.kernels.tables import Geometry, Piece
 
 DTYPES = {torch.float32: tl.float32, torch.bfloat16: tl.bfloat16, torch.float16: tl.float16}
 
+OPTIONS = {"enable_fp_fusion": True}
+"""Of every launch. Fused multiply-adds round once instead of twice; Triton's default for them differs between its versions."""
+
 NUM_WARPS = 8
 """Of a pass; a finalising program needs few."""
 NUM_WARPS_FINALISING = 4
@@ -37,7 +40,13 @@ class Batch:
     """
 
     def __init__(
-        self, pieces: Sequence[Piece], traits: Traits, geometry: Geometry, gradient_addresses: Sequence[int], gradients: Tensor, hyper: Tensor
+        self,
+        pieces: Sequence[Piece],
+        traits: Traits,
+        geometry: Geometry,
+        gradient_addresses: Sequence[int],
+        gradients: Tensor,
+        hyper: Tensor,
     ) -> None:
         self.pieces, self.traits, self.geometry = list(pieces), traits, geometry
         self._gradients, self._hyper = gradients, hyper
@@ -72,22 +81,33 @@ class Batch:
         if self.num_tiles:
             sums = (self._square_row_sums, self._square_col_sums, self.tile_sums)
             constants = dict(GRADIENT=DTYPES[self.traits.gradient], NORM=norm, **self._block())
-            passes.square_sums[(self.num_tiles,)](self._matrices, self._tiles, self._gradients, *sums, **constants, num_warps=NUM_WARPS)
+            passes.square_sums[(self.num_tiles,)](
+                self._matrices, self._tiles, self._gradients, *sums, **constants, num_warps=NUM_WARPS, **OPTIONS
+            )
 
     def finalise_squares(self, mode: int, scale: Tensor) -> None:
         """What all gradients are multiplied by, `scale` (1,), comes in here and later."""
         sums = (self._square_row_sums, self._square_col_sums, self.packed_squares, self._row_blocks)
         finalise.finalise_squares[(self.num_parts,)](
-            self._matrices, self._parts, self._hyper, scale, *sums, MODE=mode, PART=self.geometry.part, num_warps=NUM_WARPS_FINALISING
+            self._matrices,
+            self._parts,
+            self._hyper,
+            scale,
+            *sums,
+            MODE=mode,
+            PART=self.geometry.part,
+            num_warps=NUM_WARPS_FINALISING,
+            **OPTIONS,
         )
 
     def update_sums(self, scale: Tensor) -> None:
         """Pass B."""
         if self.num_tiles:
             sums = (self._row_blocks, self._row_sums, self._row_stride, self._col_sums, self._col_stride, self.tile_sums)
-            constants = dict(GRADIENT=DTYPES[self.traits.gradient], MOMENTUM=DTYPES[self.traits.momentum], **self._block())
+            block = self._block() | dict(BLOCK_ROWS=self.geometry.block_rows_of_sums)
+            constants = dict(GRADIENT=DTYPES[self.traits.gradient], MOMENTUM=DTYPES[self.traits.momentum], **block)
             passes.update_sums[(self.num_tiles,)](
-                self._matrices, self._tiles, self._gradients, self._hyper, scale, *sums, **constants, num_warps=NUM_WARPS
+                self._matrices, self._tiles, self._gradients, self._hyper, scale, *sums, **constants, num_warps=NUM_WARPS, **OPTIONS
             )
 
     def finalise_residuals(self, mode: int) -> None:
@@ -95,7 +115,7 @@ class Batch:
         packed = (self.packed_residuals, self._packed_stride, self._residual_row_blocks, self.clip_scales)
         finalise.finalise_residuals[(self.num_parts,)](
             self._matrices, self._parts, self._parameters, self._hyper, *sums, *packed,
-            MODE=mode, PART=self.geometry.part, num_warps=NUM_WARPS_FINALISING,
+            MODE=mode, PART=self.geometry.part, num_warps=NUM_WARPS_FINALISING, **OPTIONS,
         )  # fmt: skip
 
     def move(self, scale: Tensor, observe: bool) -> None:
@@ -106,7 +126,7 @@ class Batch:
             constants = dict(OBSERVE=observe, INTERPRETED=interpreted(), **self._block())
             passes.move[(self.num_tiles,)](
                 self._matrices, self._tiles, self._gradients, self._hyper, scale, *sums,
-                **{name: DTYPES[dtype] for name, dtype in dtypes.items()}, **constants, num_warps=NUM_WARPS,
+                **{name: DTYPES[dtype] for name, dtype in dtypes.items()}, **constants, num_warps=NUM_WARPS, **OPTIONS,
             )  # fmt: skip
 
     def _block(self) -> dict[str, int]:

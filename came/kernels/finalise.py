@@ -49,7 +49,8 @@ def finalise_squares(
 
 @triton.jit
 def finalise_residuals(
-    matrices, parts, parameters, hyper, row_sums, row_stride, col_sums, col_stride, tile_sums, packed, packed_stride, row_blocks, clip_scales,
+    matrices, parts, parameters, hyper, row_sums, row_stride, col_sums, col_stride, tile_sums,
+    packed, packed_stride, row_blocks, clip_scales,
     MODE: tl.constexpr, PART: tl.constexpr,
 ):  # fmt: skip
     """After pass B: each parameter's clipping scale, the averages of the squared residual, and the sum of each part of the row averages."""
@@ -131,14 +132,14 @@ def _sums(matrices, matrix, axis, index, inside, row_sums, col_sums, DTYPE: tl.c
     stride = tl.where(of_rows, local_rows, cols)
     held = inside & (place >= 0) & (place < stride)
     row_place, col_place = of_matrix(matrices, matrix, fields.MATRIX_ROW_SUMS), of_matrix(matrices, matrix, fields.MATRIX_COL_SUMS)
-    count = tl.where(
-        of_rows, of_matrix(matrices, matrix, fields.MATRIX_COL_BLOCKS), of_matrix(matrices, matrix, fields.MATRIX_STRIPS)
-    ).to(tl.int32)
+    count = tl.where(of_rows, of_matrix(matrices, matrix, fields.MATRIX_COL_BLOCKS), of_matrix(matrices, matrix, fields.MATRIX_STRIPS)).to(
+        tl.int32
+    )
     if of_rows:
         values = row_sums + row_place
     else:
         values = col_sums + col_place
-    total = tl.zeros([AT_ONCE, PART], DTYPE)
+    total = tl.full([AT_ONCE, PART], 0.0, DTYPE)
     each = tl.arange(0, AT_ONCE)
     for at in range(0, count, AT_ONCE):
         mask = (at + each < count)[:, None] & held[None, :]

@@ -56,7 +56,7 @@ def _square_sums(
     held = columns_held(tiles, tile, BLOCK_COLS, ALIGNED)
     first_row, row_place, col_place = _places(matrices, tiles, matrix, tile)
     col = tl.arange(0, BLOCK_COLS)
-    total = tl.zeros([BLOCK_ROWS, BLOCK_COLS], tl.float32)
+    total = tl.full([BLOCK_ROWS, BLOCK_COLS], 0.0, tl.float32)
     for at in range(0, rows, BLOCK_ROWS):
         row = at + tl.arange(0, BLOCK_ROWS)
         element, mask = row[:, None] * cols + col[None, :], (row < rows)[:, None] & held[None, :]
@@ -139,9 +139,9 @@ def _matrix_update_sums(
     col = tl.arange(0, BLOCK_COLS)
     row_factor, row_average = _update_factors(matrices, tiles, matrix, tile, hyper, scale, row_blocks)
     col_factor = _col_factor(matrices, tiles, matrix, tile, fields.MATRIX_COL_AVERAGE, inside, BLOCK_COLS)
-    squares_m = tl.zeros([BLOCK_ROWS, BLOCK_COLS], tl.float64)
-    products = tl.zeros([BLOCK_ROWS, BLOCK_COLS], tl.float64)
-    squares_u = tl.zeros([BLOCK_ROWS, BLOCK_COLS], tl.float64)
+    squares_m = tl.full([BLOCK_ROWS, BLOCK_COLS], 0.0, tl.float64)
+    products = tl.full([BLOCK_ROWS, BLOCK_COLS], 0.0, tl.float64)
+    squares_u = tl.full([BLOCK_ROWS, BLOCK_COLS], 0.0, tl.float64)
     for at in range(0, rows, BLOCK_ROWS):
         row = at + tl.arange(0, BLOCK_ROWS)
         element, mask = row[:, None] * cols + col[None, :], (row < rows)[:, None] & held[None, :]
@@ -192,7 +192,7 @@ def _vector_update_sums(
     factor = tl.load(scale) * hyper_of(hyper, matrices, matrix, fields.SIGN)
     weight2, eps1 = hyper_of(hyper, matrices, matrix, fields.WEIGHT2), hyper_of(hyper, matrices, matrix, fields.EPS1)
     update_factor = hyper_of(hyper, matrices, matrix, fields.UPDATE_FACTOR)
-    squares = tl.zeros([BLOCK_ROWS, BLOCK_COLS], tl.float64)
+    squares = tl.full([BLOCK_ROWS, BLOCK_COLS], 0.0, tl.float64)
     for at in range(0, rows, BLOCK_ROWS):
         row = at + tl.arange(0, BLOCK_ROWS)
         element = row[:, None] * BLOCK_COLS + tl.arange(0, BLOCK_COLS)[None, :]
@@ -265,7 +265,7 @@ def _move_matrix(
     col_confidence = _col_factor(matrices, tiles, matrix, tile, fields.MATRIX_COL_RESIDUAL, inside, BLOCK_COLS)
     lr, decay = hyper_of(hyper, matrices, matrix, fields.LR), hyper_of(hyper, matrices, matrix, fields.WEIGHT_DECAY)
     weight1 = hyper_of(hyper, matrices, matrix, fields.WEIGHT1)
-    squares = tl.zeros([BLOCK_ROWS, BLOCK_COLS], tl.float32)
+    squares = tl.full([BLOCK_ROWS, BLOCK_COLS], 0.0, tl.float32)
     for at in range(0, rows, BLOCK_ROWS):
         row = at + tl.arange(0, BLOCK_ROWS)
         element, mask = row[:, None] * cols + col[None, :], (row < rows)[:, None] & held[None, :]
@@ -298,12 +298,14 @@ def _move_vector(
     weight = pointer(matrices, matrix, fields.MATRIX_WEIGHT, WEIGHT, ALIGNED) + offset
     second = pointer(matrices, matrix, fields.MATRIX_SECOND, tl.float32, ALIGNED) + offset
     held = columns_held(tiles, tile, BLOCK_COLS, ALIGNED)
-    update_factor = tl.load(scale) * hyper_of(hyper, matrices, matrix, fields.SIGN) * hyper_of(hyper, matrices, matrix, fields.UPDATE_FACTOR)
+    update_factor = (
+        tl.load(scale) * hyper_of(hyper, matrices, matrix, fields.SIGN) * hyper_of(hyper, matrices, matrix, fields.UPDATE_FACTOR)
+    )
     update_factor *= tl.load(clip_scales + of_matrix(matrices, matrix, fields.MATRIX_PARAMETER))
     momentum_factor = hyper_of(hyper, matrices, matrix, fields.VECTOR_FACTOR)
     lr, decay = hyper_of(hyper, matrices, matrix, fields.LR), hyper_of(hyper, matrices, matrix, fields.WEIGHT_DECAY)
     weight1 = hyper_of(hyper, matrices, matrix, fields.WEIGHT1)
-    squares = tl.zeros([BLOCK_ROWS, BLOCK_COLS], tl.float32)
+    squares = tl.full([BLOCK_ROWS, BLOCK_COLS], 0.0, tl.float32)
     for at in range(0, rows, BLOCK_ROWS):
         row = at + tl.arange(0, BLOCK_ROWS)
         element = row[:, None] * BLOCK_COLS + tl.arange(0, BLOCK_COLS)[None, :]

@@ -166,8 +166,8 @@ class _Mirror:
             return
         if self.there.is_cuda and torch.cuda.is_current_stream_capturing():
             raise RuntimeError(
-                f"{self._what} have changed since the last step, which a CUDA graph cannot record: take a step on the same gradients before "
-                "capturing, and give the learning rate as a tensor on the device if it is to change between replays"
+                f"{self._what} have changed since the last step, which a CUDA graph cannot record: take a step on the same gradients "
+                "before capturing, and give the learning rate as a tensor on the device if it is to change between replays"
             )
         here = torch.tensor(values, dtype=self.there.dtype)
         self.there.copy_(here.pin_memory() if self.there.is_cuda else here, non_blocking=True)

@@ -80,7 +80,7 @@ def columns_held(tiles, tile, BLOCK_COLS: tl.constexpr, ALIGNED: tl.constexpr):
 @triton.jit
 def sum_of(values, count, DTYPE: tl.constexpr, BLOCK: tl.constexpr):
     """The sum of `count` values, always in the same order."""
-    total = tl.zeros([BLOCK], DTYPE)
+    total = tl.full([BLOCK], 0.0, DTYPE)
     index = tl.arange(0, BLOCK)
     for at in range(0, count, BLOCK):
         total += tl.load(values + at + index, mask=at + index < count, other=0.0)
