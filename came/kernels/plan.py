@@ -1,6 +1,6 @@
 """One step of CAME over a set of handed tensors on one device, launch by launch."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,10 @@ from came.lockstep import Traffic
 from came.observation import Observer
 from came.optimizer import Place, clip_scale
 from came.state import StateViews
+
+
+Packs = Sequence[tuple[Any, Tensor]]
+"""Process groups, each with this rank's part of what is to be summed over it, in place."""
 
 
 @dataclass
@@ -94,36 +98,55 @@ class Plan:
     ) -> None:
         """One update of the members along `gradients`, this rank's parts of them, row-major.
 
-        Parameters that are split over ranks wait for two all-reduces; the others, which need none, are updated meanwhile. All gradients
-        are multiplied by `scale`, or so that their norm over all members is at most `max_norm`, for which all must be whole.
+        All gradients are multiplied by `scale`, or so that their norm over all members is at most `max_norm`, for which all must be whole.
+        """
+        begun: list[Any] = []
+        for packs in self.launches(members, gradients, scale, max_norm, observer):
+            if packs is not None:
+                begun = _all_reduce(packs, traffic)
+            else:
+                for reduction in begun:
+                    reduction.wait()  # the device's stream does; on a CPU the host
+
+    def launches(
+        self,
+        members: Sequence[Member],
+        gradients: Sequence[Tensor],
+        scale: Tensor | None = None,
+        max_norm: float | None = None,
+        observer: Observer | None = None,
+    ) -> Iterator[Packs | None]:
+        """The launches of one update. Yields what is to be summed over ranks from now on, and None where the sums must be there.
+
+        Parameters that are split over ranks wait for two reductions; the others, which need none, are updated meanwhile.
         """
         self._gradients.set([gradient.data_ptr() for gradient in gradients])
         self._set_hyper(members)
         scale = self._one if scale is None else scale.to(self._one).view(1)
-        clip = max_norm is not None
 
         for batch in self._split:
             batch.square_sums()
             batch.finalise_squares(REDUCE.value, scale)
-        reductions = _all_reduce([(batch.traits.process_group, batch.packed_squares) for batch in self._split], traffic)
+        yield [(batch.traits.process_group, batch.packed_squares) for batch in self._split]
         for batch in self._whole:
-            batch.square_sums(norm=clip)
+            batch.square_sums(norm=max_norm is not None)
         if max_norm is not None:
-            scale = clip_scale(torch.stack([batch.tile_sums.sum() for batch in self._whole]).sum().sqrt(), max_norm).to(self._one).view(1)
+            squares = torch.stack([batch.tile_sums.sum() for batch in self._whole]).sum()
+            scale = clip_scale(squares.sqrt(), max_norm).to(self._one).view(1)
         for batch in self._whole:
             batch.finalise_squares(WHOLE.value, scale)
             batch.update_sums(scale)
-        _wait(reductions)
+        yield None
 
         for batch in self._split:
             batch.finalise_squares(AVERAGE.value, scale)
             batch.update_sums(scale)
             batch.finalise_residuals(REDUCE.value)
-        reductions = _all_reduce([(batch.traits.process_group, batch.packed_residuals) for batch in self._split], traffic)
+        yield [(batch.traits.process_group, batch.packed_residuals) for batch in self._split]
         for batch in self._whole:
             batch.finalise_residuals(WHOLE.value)
             batch.move(scale, observer is not None)
-        _wait(reductions)
+        yield None
 
         for batch in self._split:
             batch.finalise_residuals(AVERAGE.value)
@@ -208,15 +231,9 @@ def _place_of(members: Sequence[Member]) -> list[int]:
     return [tensor.data_ptr() for member in members for tensor in member.tensors()]
 
 
-def _all_reduce(packs: Sequence[tuple[Any, Tensor]], traffic: Traffic) -> list[Any]:
+def _all_reduce(packs: Packs, traffic: Traffic) -> list[Any]:
     """Begin to add the packs up over their process groups; returns what is to be waited for."""
     for _, pack in packs:
         traffic.calls += 1
         traffic.num_bytes += pack.numel() * pack.element_size()
     return [dist.all_reduce(pack, dist.ReduceOp.SUM, group=group, async_op=True) for group, pack in packs]
-
-
-def _wait(reductions: Sequence[Any]) -> None:
-    """Make the device's stream wait; on a CPU the host."""
-    for reduction in reductions:
-        reduction.wait()
