@@ -5,11 +5,9 @@ from math import prod
 
 from came.interval import Interval
 from came.layouts import fsdp2, zero3, zero12
+from came.momentum import SCALE
 from came.rules import Rule
-from came.state import numel_by_name
-
-BYTES_PER_VALUE = 4
-"""State is float32; so are the step counts."""
+from came.state import kept, kept_dtype, numel_by_name
 
 _FLAT_ALIGNMENT = 2
 """DeepSpeed pads ZeRO-1/2's flat buffer to a multiple of this times the number of ranks (nccl_start_alignment_factor)."""
@@ -37,7 +35,7 @@ def _group_bytes(rule: Rule, shapes: Sequence[tuple[int, ...]], world_size: int,
     if stage == 0:
         return sum(_bytes(rule, [Interval.whole(shape)], prod(shape)) for shape in shapes)
     if stage == FSDP2:
-        return sum(_bytes(rule, [interval], interval.numel) for interval in _fsdp2(shapes, world_size, rank))
+        return sum(_fsdp2_bytes(rule, shape, world_size, rank) for shape in shapes)
     intervals, handed = _zero12(shapes, world_size, rank) if int(stage) < 3 else _zero3(shapes, world_size, rank)
     return _bytes(rule, intervals, handed)
 
@@ -60,14 +58,17 @@ def _zero3(shapes: Sequence[tuple[int, ...]], world_size: int, rank: int) -> tup
     return [item[0] for item in found if item is not None], sum(partitions)
 
 
-def _fsdp2(shapes: Sequence[tuple[int, ...]], world_size: int, rank: int) -> list[Interval]:
-    intervals = []
-    for shape in shapes:
-        chunk = -(-shape[0] // world_size)
-        start, stop = min(rank * chunk, shape[0]), min((rank + 1) * chunk, shape[0])
-        intervals.append(fsdp2.interval_of(shape, 0, stop - start, start))
-    return intervals
+def _fsdp2_bytes(rule: Rule, shape: tuple[int, ...], world_size: int, rank: int) -> int:
+    interval = fsdp2.intervals_of(shape, 0, world_size)[rank]
+    numel = numel_by_name(rule, [interval], interval.numel)
+    if SCALE in kept(rule, interval):
+        numel[SCALE] = fsdp2.most_pieces(shape, 0, world_size)  # as many on every rank
+    return _sum(rule, numel)
 
 
 def _bytes(rule: Rule, intervals: list[Interval], handed_numel: int) -> int:
-    return BYTES_PER_VALUE * sum(numel_by_name(rule, intervals, handed_numel).values())
+    return _sum(rule, numel_by_name(rule, intervals, handed_numel))
+
+
+def _sum(rule: Rule, numel: dict[str, int]) -> int:
+    return sum(count * kept_dtype(rule, name).itemsize for name, count in numel.items())

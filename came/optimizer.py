@@ -8,6 +8,7 @@ the parameters, checks the mapping against the model's weights, and from then on
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from math import prod
 from typing import Any, NamedTuple
 
@@ -17,9 +18,10 @@ from torch import Tensor
 from came import layouts, lockstep
 from came.interval import Interval
 from came.layouts import Layout, LayoutError, Shard, local
+from came.momentum import MOMENTUM
 from came.observation import Observer, UpdateStatistics
 from came.rules import Kind, Rule
-from came.state import StateViews, allocate, views, working_dtype
+from came.state import StateViews, allocate, kept_dtype, update_of_kept, views, working_dtype
 
 logger = logging.getLogger("came")
 
@@ -48,7 +50,8 @@ class Entry(NamedTuple):
 class ShardedOptimizer(torch.optim.Optimizer):
     """Runs one rule, exactly, on unsharded parameters, under DeepSpeed ZeRO stages 0-3 and under FSDP2.
 
-    Subclasses set `rule` and give its hyper-parameters. State and arithmetic are float32 (float64 for float64 parameters): a parameter
+    Subclasses set `rule` and give its hyper-parameters. State and arithmetic are float32 (float64 for float64 parameters), but for
+    momentum that the rule wants kept in less: it is decoded before the rule and encoded after it. A parameter
     in bfloat16 is updated in float32 and rounded, so that steps smaller than its resolution are lost unless somebody keeps float32
     masters, as DeepSpeed does. Raises `came.layouts.LayoutError` at the first step if a parameter's elements cannot be located with
     certainty.
@@ -80,7 +83,8 @@ class ShardedOptimizer(torch.optim.Optimizer):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """As torch's, but float32 state stays float32: torch casts it to the parameter's dtype, and an average with decay 0.9999 that
-        is kept in bfloat16 never moves again."""
+        is kept in bfloat16 never moves again. Momentum keeps its dtype likewise; raises ValueError for momentum of another."""
+        self._refuse_other_momentum(state_dict)
         origins = [group[_ORIGIN] for group in self.param_groups]
         super().load_state_dict(state_dict)
         for group, origin in zip(self.param_groups, origins, strict=True):
@@ -89,8 +93,19 @@ class ShardedOptimizer(torch.optim.Optimizer):
         params = [param for group in self.param_groups for param in group["params"]]
         for index, param in zip(indices, params, strict=True):
             for name, value in state_dict["state"].get(index, {}).items():
-                device, dtype = (value.device, torch.float32) if name == "step" else (param.device, working_dtype(param))
+                device = value.device if name == "step" else param.device
+                dtype = kept_dtype(self.rule, name, working_dtype(param))
                 self.state[param][name] = value.detach().to(device=device, dtype=dtype, copy=True)
+
+    def _refuse_other_momentum(self, state_dict: dict[str, Any]) -> None:
+        for state in state_dict["state"].values():
+            found, low = state.get(MOMENTUM), (torch.bfloat16, torch.int8)
+            wanted = kept_dtype(self.rule, MOMENTUM)
+            if found is not None and found.dtype != wanted and (found.dtype in low or wanted in low):
+                raise ValueError(
+                    f"the state has its momentum in {found.dtype}, and this optimizer keeps it in {wanted}; "
+                    "make the optimizer with the momentum_dtype that the state was made with"
+                )
 
     def __getstate__(self) -> dict[str, Any]:
         """For pickling and copying: what the parameters are is kept, where they are is found again."""
@@ -121,6 +136,10 @@ class ShardedOptimizer(torch.optim.Optimizer):
         if not self.state[place.handed]:
             self.state[place.handed] = allocate(self.rule, place.shards, place.handed)
         return views(self.rule, place.shards, place.handed, self.state[place.handed])
+
+    def parameter_numbers(self) -> dict[int, int]:
+        """The number, by `id`, of each model parameter in the order of the groups: the same on every rank and at every layout."""
+        return {id(param): number for number, param in enumerate(chain.from_iterable(self._params))}
 
     def state_bytes(self) -> int:
         """Bytes of optimizer state that this rank keeps now."""
@@ -232,6 +251,7 @@ class ShardedOptimizer(torch.optim.Optimizer):
 
     def _jobs(self, entries: Sequence[Entry], scale: Tensor | None) -> Iterator[lockstep.Job]:
         observer = self.update_statistics or Observer()
+        numbers = self.parameter_numbers()
         for entry in entries:
             place, group = entry.place, entry.group
             hyper = {**group, "lr": float(group["lr"])}
@@ -239,7 +259,8 @@ class ShardedOptimizer(torch.optim.Optimizer):
             if scale is not None or group["maximize"]:
                 grad = grad * ((1.0 if scale is None else scale.to(grad.device)) * (-1.0 if group["maximize"] else 1.0))
             for shard, state in zip(place.shards, self.state_views(place), strict=True):
-                update = self.rule.update(shard.interval, shard.of(weights), shard.of(grad), state, hyper, observer)
+                tensors = shard.of(weights), shard.of(grad), state
+                update = update_of_kept(self.rule, shard.interval, *tensors, hyper, observer, numbers[id(shard.param)])
                 yield lockstep.Job(_finish(update, place.handed, weights), shard.group)
 
     def statistics(self) -> dict[str, float]:

@@ -1,13 +1,17 @@
 """FSDP2 (`fully_shard`): each parameter is a DTensor of which a rank holds a block along one dimension, or all of it."""
 
 from collections.abc import Sequence
+from functools import lru_cache
+from itertools import pairwise
 from math import prod
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from came.interval import Interval
 from came.layouts import LayoutError, Shard, is_dtensor, local
+from came.momentum import pieces
 
 
 def interval_of(shape: tuple[int, ...], dim: int, size: int, offset: int) -> Interval:
@@ -22,6 +26,19 @@ def interval_of(shape: tuple[int, ...], dim: int, size: int, offset: int) -> Int
         )
     stride = prod(shape[dim + 1 :])
     return Interval(shape, offset * stride, (offset + size) * stride) if size * stride else Interval(shape, 0, 0)
+
+
+def intervals_of(shape: tuple[int, ...], dim: int, ranks: int) -> list[Interval]:
+    """What each of `ranks` ranks holds of a parameter that is cut along dimension `dim`: equal blocks, as far as they go."""
+    block = -(-shape[dim] // ranks)
+    cuts = [min(rank * block, shape[dim]) for rank in range(ranks + 1)]
+    return [interval_of(shape, dim, stop - start, start) for start, stop in pairwise(cuts)]
+
+
+@lru_cache(maxsize=None)
+def most_pieces(shape: tuple[int, ...], dim: int, ranks: int) -> int:
+    """Pieces (`came.momentum.pieces`) on the rank that has most of them."""
+    return max(map(pieces, intervals_of(shape, dim, ranks)))
 
 
 class Fsdp2:
@@ -67,6 +84,30 @@ class Fsdp2:
 
 
 LAYOUT = Fsdp2()
+
+
+# Momentum's scales, of which each rank has as many as there are pieces in what it holds -----------------------------------------------
+
+
+def by_rank_shape(param: Any) -> tuple[int, int]:
+    """(ranks that share the parameter, most pieces that one of them has)."""
+    shape, mesh_dims = tuple(param.shape), _sharded_mesh_dims(param)
+    if not mesh_dims:
+        return 1, pieces(Interval.whole(shape))
+    (mesh_dim,) = mesh_dims
+    ranks = param.device_mesh.size(mesh_dim)
+    return ranks, most_pieces(shape, param.placements[mesh_dim].dim, ranks)
+
+
+def zeros_by_rank(param: Any) -> Tensor:
+    """A float32 DTensor of `by_rank_shape`, of which each rank holds one row, on the device where it holds the parameter."""
+    from torch.distributed.tensor import DTensor, Replicate
+    from torch.distributed.tensor import Shard as ShardAlong
+
+    sharded, device = _sharded_mesh_dims(param), local(param).device
+    placements = [ShardAlong(0) if mesh_dim in sharded else Replicate() for mesh_dim in range(param.device_mesh.ndim)]
+    row = torch.zeros(1, by_rank_shape(param)[1], device=device)
+    return DTensor.from_local(row, param.device_mesh, placements, run_check=False).to(device)
 
 
 def _sharded_mesh_dims(param: Any) -> list[int]:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from came.interval import Interval
 from came.lockstep import Coroutine
+from came.momentum import pieces
 from came.observation import Observer
 
 
@@ -24,6 +25,7 @@ class Kind(Enum):
     ROW = "one value per row of the whole parameter, the same on every rank that holds some of it"
     COL = "one value per column of the whole parameter, likewise"
     STEP = "the number of this update, from 1; the optimizer counts it"
+    PIECE = "one value per piece of a block of elements that the rank holds; no rule sees it: see came.momentum"
 
 
 StateSpec = dict[str, Kind]
@@ -43,6 +45,8 @@ class Rule:
     update: Callable[[Interval, Tensor, Tensor, dict[str, Tensor], dict[str, Any], Observer], Coroutine]
     state: Callable[[Interval], StateSpec]
     check: Callable[[dict[str, Any]], None]
+    momentum_dtype: str = "float32"
+    """How `exp_avg` is kept between steps, see `came.momentum`; to the rule it is always what the other state is."""
 
 
 def state_shape(kind: Kind, interval: Interval) -> tuple[int, ...]:
@@ -54,6 +58,8 @@ def state_shape(kind: Kind, interval: Interval) -> tuple[int, ...]:
             return interval.row_shape
         case Kind.COL:
             return interval.col_shape
+        case Kind.PIECE:
+            return (pieces(interval),)
         case Kind.STEP:
             return ()
 

@@ -5,6 +5,7 @@ update is some 11 times the learning rate in RMS, which is why the paper warms u
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,9 +14,11 @@ from torch import Tensor
 from came import kernels, lockstep
 from came.interval import Interval
 from came.lockstep import Coroutine, Sum
+from came.momentum import DTYPES
 from came.observation import Observer
 from came.optimizer import Entry, ShardedOptimizer
 from came.rules import Kind, Rule, StateSpec
+from came.rules.checks import check as require
 from came.rules.checks import check_betas, check_choice, check_common, check_eps_pair, check_positive
 from came.rules.factors import averaged_factors, clipping, scaled, squares_of_scaled
 from came.rules.variants import move
@@ -101,6 +104,7 @@ def state(interval: Interval) -> StateSpec:
 
 def check(hyper: dict[str, Any]) -> None:
     check_common(hyper)
+    require("seed", hyper["seed"], isinstance(hyper["seed"], int) and 0 <= hyper["seed"] < 2**64, "a whole number from 0 to 2^64 - 1")
     check_betas(hyper["betas"], 3)
     check_eps_pair(hyper["eps"])
     check_positive(hyper, "clip_threshold")
@@ -133,6 +137,9 @@ class CAME(ShardedOptimizer):
             keeps the momentum as it is): the first update is then some 1.1 times the learning rate instead of 11.
         cautious: NOT THE PAPER'S. Move only those elements whose update has the gradient's sign (Liang et al., 2024).
         trust_ratio: NOT THE PAPER'S. Scale each matrix's update, decay included, by |weights| / |update| (LAMB; You et al., 2020).
+        momentum_dtype: how the momentum is kept between steps: float32; bfloat16; int8, in blocks of 256 elements with a scale each. Both
+            of the latter are rounded stochastically. Everything is computed in float32, and everything else is kept in it.
+        seed: of that rounding. The random numbers are keyed by seed, step, parameter and element, so that any layout draws the same.
         legacy_1d: NOT THE PAPER'S. Multiply the momentum of vectors by the learning rate after each step: a fault of the authors' BERT
             harness, for reproducing its numbers only.
 
@@ -162,12 +169,16 @@ class CAME(ShardedOptimizer):
         cautious: bool = False,
         trust_ratio: bool = False,
         legacy_1d: bool = False,
+        momentum_dtype: str = "float32",
+        seed: int = 0,
     ) -> None:
+        require("momentum_dtype", momentum_dtype, momentum_dtype in DTYPES, f"one of {', '.join(DTYPES)}")
+        self.rule = replace(RULE, momentum_dtype=momentum_dtype)
         paper = dict(lr=lr, eps=eps, clip_threshold=clip_threshold, betas=betas, weight_decay=weight_decay, maximize=maximize)
         variants = dict(bias_correction=bias_correction, cautious=cautious, trust_ratio=trust_ratio, legacy_1d=legacy_1d)
         check_choice("implementation", implementation, kernels.IMPLEMENTATIONS)
         self.implementation = implementation
-        super().__init__(params, {**paper, **variants, "max_grad_norm": max_grad_norm})
+        super().__init__(params, {**paper, **variants, "max_grad_norm": max_grad_norm, "seed": seed})
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """As torch's; raises ValueError for a hyper-parameter out of its range, and for an option that `implementation="triton"` lacks."""
