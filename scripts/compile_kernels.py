@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -53,26 +54,22 @@ def variants() -> Iterator[Variant]:
     from came.kernels.tables import Geometry
 
     block = dict(BLOCK_ROWS=Geometry.block_rows, BLOCK_COLS=Geometry.block_cols)
+    sums = block | dict(BLOCK_ROWS=Geometry.block_rows_of_sums)
     gradients = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+    kept = {"fp32": torch.float32, "bf16": torch.bfloat16, "int8": torch.int8}
     for name, dtype in gradients.items():
         for norm in (False, True):
             constants = dict(GRADIENT=DTYPES[dtype], NORM=norm, **block)
             yield Variant(f"A square_sums, g {name}" + (", norm" if norm else ""), passes.square_sums, constants, NUM_WARPS)
-    for name, dtype in gradients.items():
-        for kept, momentum in gradients.items():
-            if kept != "fp16":
-                rows = dict(BLOCK_ROWS=Geometry.block_rows_of_sums)
-                constants = dict(GRADIENT=DTYPES[dtype], MOMENTUM=DTYPES[momentum], **block | rows)
-                yield Variant(f"B update_sums, g {name}, m {kept}", passes.update_sums, constants, NUM_WARPS)
-    for name, dtype in gradients.items():
-        for kept, momentum in gradients.items():
-            for observe in (False, True):
-                if kept != "fp16":
-                    dtypes = dict(GRADIENT=DTYPES[dtype], MOMENTUM=DTYPES[momentum], WEIGHT=DTYPES[dtype])
-                    constants = dict(**dtypes, OBSERVE=observe, INTERPRETED=False, **block)
-                    yield Variant(
-                        f"C move, g and p {name}, m {kept}" + (", observed" if observe else ""), passes.move, constants, NUM_WARPS
-                    )
+    for (name, dtype), (of_momentum, momentum) in product(gradients.items(), kept.items()):
+        dtypes = dict(GRADIENT=DTYPES[dtype], MOMENTUM=DTYPES[momentum])
+        yield Variant(f"B update_sums, g {name}, m {of_momentum}", passes.update_sums, dtypes | sums, NUM_WARPS)
+    for (name, dtype), (of_momentum, momentum), observe in product(gradients.items(), kept.items(), (False, True)):
+        constants = dict(
+            GRADIENT=DTYPES[dtype], MOMENTUM=DTYPES[momentum], WEIGHT=DTYPES[dtype], OBSERVE=observe, INTERPRETED=False, **block
+        )
+        observed = ", observed" if observe else ""
+        yield Variant(f"C move, g and p {name}, m {of_momentum}{observed}", passes.move, constants, NUM_WARPS)
     for mode in ("WHOLE", "REDUCE", "AVERAGE"):
         for kernel in (finalise.finalise_squares, finalise.finalise_residuals):
             constants = dict(MODE=getattr(finalise, mode).value, PART=Geometry.part)
@@ -81,7 +78,7 @@ def variants() -> Iterator[Variant]:
 
 _POINTERS = {
     "matrices": "*i64", "tiles": "*i64", "parts": "*i64", "parameters": "*i64", "gradients": "*i64", "hyper": "*fp32", "scale": "*fp32",
-    "row_blocks": "*fp32", "residual_row_blocks": "*fp32", "clip_scales": "*fp32", "tile_sums": "*fp64",
+    "row_blocks": "*fp32", "residual_row_blocks": "*fp32", "clip_scales": "*fp32", "keys": "*i32", "tile_sums": "*fp64",
 }  # fmt: skip
 _OF_SUMS = {"square_sums": "*fp32", "finalise_squares": "*fp32", "update_sums": "*fp64", "finalise_residuals": "*fp64"}
 

@@ -18,19 +18,24 @@ from torch import Tensor
 
 from came.layouts import local
 from came.lockstep import Traffic
+from came.momentum import BLOCK
 from came.observation import Observer
 
 if TYPE_CHECKING:
     from came.kernels.plan import Member, Plan
     from came.kernels.tables import Geometry
-    from came.optimizer import Entry, ShardedOptimizer
+    from came.optimizer import Entry, Place, ShardedOptimizer
 
 IMPLEMENTATIONS = ("auto", "eager", "triton")
 
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+_MOMENTUM_DTYPES = (torch.float32, torch.bfloat16, torch.int8)
 
 _LARGEST_COLS = 2**24
 """Elements of a tile are counted in 32 bits."""
+
+_LARGEST_ROUNDED = 2**32
+"""So are those of a parameter where random numbers are drawn for them."""
 
 
 def option_without_kernel(hyper: dict[str, Any]) -> str | None:
@@ -38,10 +43,10 @@ def option_without_kernel(hyper: dict[str, Any]) -> str | None:
     return next((name for name in ("cautious", "trust_ratio", "legacy_1d") if hyper[name]), None)
 
 
-def obstacle(handed: Tensor, state: dict[str, Tensor], hyper: dict[str, Any]) -> str | None:
+def obstacle(place: "Place", state: dict[str, Tensor], hyper: dict[str, Any]) -> str | None:
     """Why the kernels do not take a handed tensor with its gradient and state; None where they do."""
     option = option_without_kernel(hyper)
-    mine, gradient = local(handed), local(handed.grad)
+    mine, gradient = local(place.handed), local(place.handed.grad)
     if option is not None:
         return f"{option}=True has no kernel"
     if not available():
@@ -50,15 +55,23 @@ def obstacle(handed: Tensor, state: dict[str, Tensor], hyper: dict[str, Any]) ->
         return f"parameters on the {mine.device.type} have no kernel (on the CPU: in Triton's interpreter, TRITON_INTERPRET=1)"
     if gradient.is_sparse:
         return "sparse gradients have no kernel"
-    for tensor, what in ((mine, "parameters"), (gradient, "gradients"), (local(state.get("exp_avg", mine)), "momentum")):
-        if tensor.dtype not in _DTYPES:
+    momentum = local(state["exp_avg"])
+    tensors = ((mine, "parameters", _DTYPES), (gradient, "gradients", _DTYPES), (momentum, "momentum", _MOMENTUM_DTYPES))
+    for tensor, what, dtypes in tensors:
+        if tensor.dtype not in dtypes:
             return f"{what} in {tensor.dtype} have no kernel"
         if tensor.device != mine.device:
             return f"{what} lie on {tensor.device}, the parameters on {mine.device}"
     if not mine.is_contiguous():
         return "parameters that do not lie row-major have no kernel"
-    if handed.dim() >= 2 and handed.shape[-1] > _LARGEST_COLS:
-        return f"matrices of more than {_LARGEST_COLS} columns have no kernel"
+    for shard in place.shards:
+        interval = shard.interval
+        if interval.factored and interval.cols > _LARGEST_COLS:
+            return f"matrices of more than {_LARGEST_COLS} columns have no kernel"
+        if momentum.dtype != torch.float32 and interval.total > _LARGEST_ROUNDED:
+            return f"low-precision momentum of more than {_LARGEST_ROUNDED} elements has no kernel"
+        if momentum.dtype == torch.int8 and interval.factored and interval.cols % BLOCK:
+            return f"8-bit momentum of matrices whose columns are no multiple of {BLOCK} has no kernel, as of one of shape {interval.shape}"
     return None
 
 
@@ -116,10 +129,13 @@ class FusedSteps:
         if plan is None or not plan.fits(members, gradients):
             if capturing:
                 raise RuntimeError("a CUDA graph cannot record the first step over a set of tensors: take one before capturing")
-            plan = Plan(members, gradients, self._geometry, self._optimizer.state_views)
+            made = (self._geometry, self._optimizer.state_views, self._optimizer.parameter_numbers())
+            plan = Plan(members, gradients, *made)
             self.plans = {others: kept for others, kept in self.plans.items() if not set(others) & set(key)} | {key: plan}
         if capturing:
-            if any(member.hyper["bias_correction"] for member in members):
-                raise RuntimeError("bias_correction=True needs the number of the step, which a CUDA graph would not count")
+            if plan.counts:
+                raise RuntimeError(
+                    "bias_correction and low-precision momentum need the number of the step, which a CUDA graph does not count"
+                )
             self._captured.append(plan)
         return plan, members

@@ -9,9 +9,11 @@ import triton.language as tl
 from torch import Tensor
 
 from came.kernels import fields, finalise, passes, tables
+from came.kernels.momentum import keys
 from came.kernels.tables import Geometry, Piece
+from came.rounding import Draws
 
-DTYPES = {torch.float32: tl.float32, torch.bfloat16: tl.bfloat16, torch.float16: tl.float16}
+DTYPES = {torch.float32: tl.float32, torch.bfloat16: tl.bfloat16, torch.float16: tl.float16, torch.int8: tl.int8}
 
 OPTIONS = {"enable_fp_fusion": True}
 """Of every launch. Fused multiply-adds round once instead of twice; Triton's default for them differs between its versions."""
@@ -62,6 +64,9 @@ class Batch:
         def sums(count: int, dtype: torch.dtype) -> Tensor:
             return torch.empty(count, dtype=dtype, device=device)
 
+        self.rounds = traits.momentum != torch.float32
+        """Whether momentum is kept in less than it is computed in."""
+        self._keys = torch.zeros(len(pieces) if self.rounds else 1, 2, dtype=torch.int32, device=device)
         split = traits.process_group is not None
         self._square_row_sums, self._square_col_sums = sums(built.row_sums, torch.float32), sums(built.col_sums, torch.float32)
         self._row_sums, self._col_sums = sums(3 * built.row_sums, torch.float64), sums(3 * built.col_sums, torch.float64)
@@ -118,10 +123,16 @@ class Batch:
             MODE=mode, PART=self.geometry.part, num_warps=NUM_WARPS_FINALISING, **OPTIONS,
         )  # fmt: skip
 
+    def draw(self, steps: Sequence[int], seeds: Sequence[int]) -> None:
+        """What the pieces' momentum is rounded with in this update, their numbers of which are `steps`."""
+        if self.rounds:
+            drawn = keys([Draws(seed, step, piece.number) for seed, step, piece in zip(seeds, steps, self.pieces, strict=True)])
+            self._keys.copy_(drawn.pin_memory() if self._keys.is_cuda else drawn, non_blocking=True)
+
     def move(self, scale: Tensor, observe: bool) -> None:
         """Pass C; with `observe`, `tile_sums` are then the sums of the squares of the directions."""
         if self.num_tiles:
-            sums = (self._row_blocks, self._residual_row_blocks, self.clip_scales, self.tile_sums)
+            sums = (self._row_blocks, self._residual_row_blocks, self.clip_scales, self._keys, self.tile_sums)
             dtypes = dict(GRADIENT=self.traits.gradient, MOMENTUM=self.traits.momentum, WEIGHT=self.traits.weight)
             constants = dict(OBSERVE=observe, INTERPRETED=interpreted(), **self._block())
             passes.move[(self.num_tiles,)](

@@ -11,7 +11,7 @@ VECTOR = constexpr(1)
 # A matrix: one of a parameter's matrices, or a vector; with what this rank holds of it.
 MATRIX_KIND = constexpr(0)
 MATRIX_PARAMETER = constexpr(1)  # row of the parameters' table
-MATRIX_GROUP = constexpr(2)  # row of the hyper-parameters
+MATRIX_HYPER = constexpr(2)  # row of the hyper-parameters
 MATRIX_ROWS = constexpr(3)  # of the whole matrix
 MATRIX_COLS = constexpr(4)
 MATRIX_START = constexpr(5)  # first element that this rank holds, counted in the matrix
@@ -33,7 +33,10 @@ MATRIX_COL_SUMS = constexpr(20)  # place of its column sums, (strips, cols)
 MATRIX_PACKED = constexpr(21)  # place of its rows and columns in what is reduced over the ranks
 MATRIX_ROW_BLOCKS = constexpr(22)  # place of the sums of its row averages, one per finalising program
 MATRIX_ROW_BLOCK_COUNT = constexpr(23)
-MATRIX = constexpr(24)  # columns
+MATRIX_FIRST = constexpr(24)  # its first element, counted in the parameter
+MATRIX_SCALES = constexpr(25)  # address of the scales of 8-bit momentum
+MATRIX_FIRST_BLOCK = constexpr(26)  # block of the parameter that the first of them is of
+MATRIX = constexpr(27)  # columns
 
 # A tile: what one program of a pass goes over, at most strip_rows x block_cols elements of one matrix.
 TILE_MATRIX = constexpr(0)
@@ -64,7 +67,7 @@ PARAMETER_TILES = constexpr(1)
 PARAMETER_TOTAL = constexpr(2)  # elements of the whole parameter
 PARAMETER = constexpr(3)
 
-# The hyper-parameters of a group, float32.
+# The hyper-parameters, float32.
 LR = constexpr(0)
 WEIGHT_DECAY = constexpr(1)
 BETA1 = constexpr(2)

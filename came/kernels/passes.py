@@ -14,6 +14,7 @@ import triton
 import triton.language as tl
 
 from came.kernels import fields
+from came.kernels.momentum import BLOCK, load, store
 from came.kernels.reading import (
     columns_held,
     gradient_pointer,
@@ -22,6 +23,7 @@ from came.kernels.reading import (
     of_matrix,
     of_tile,
     offset_of_tile,
+    place_of_tile,
     pointer,
     rounded,
 )
@@ -132,7 +134,9 @@ def _matrix_update_sums(
     cols, rows = of_matrix(matrices, matrix, fields.MATRIX_COLS, ALIGNED).to(tl.int32), of_tile(tiles, tile, fields.TILE_ROWS)
     offset = offset_of_tile(matrices, tiles, matrix, tile, ALIGNED)
     gradient = gradient_pointer(matrices, gradients, matrix, GRADIENT, ALIGNED) + offset
-    momentum = pointer(matrices, matrix, fields.MATRIX_MOMENTUM, MOMENTUM, ALIGNED) + offset
+    codes = pointer(matrices, matrix, fields.MATRIX_MOMENTUM, MOMENTUM, ALIGNED) + offset
+    scales = pointer(matrices, matrix, fields.MATRIX_SCALES, tl.float32)
+    origin, first_block = place_of_tile(matrices, tiles, matrix, tile), of_matrix(matrices, matrix, fields.MATRIX_FIRST_BLOCK)
     held = columns_held(tiles, tile, BLOCK_COLS, ALIGNED)
     first_row, row_place, col_place = _places(matrices, tiles, matrix, tile)
     inside = _inside(matrices, tiles, matrix, tile, BLOCK_COLS)
@@ -146,7 +150,8 @@ def _matrix_update_sums(
         row = at + tl.arange(0, BLOCK_ROWS)
         element, mask = row[:, None] * cols + col[None, :], (row < rows)[:, None] & held[None, :]
         g = tl.load(gradient + element, mask=mask, other=0.0).to(tl.float32)
-        m = tl.load(momentum + element, mask=mask, other=0.0).to(tl.float64)
+        block = (origin + element) // BLOCK - first_block
+        m = load(codes, scales, element, block, mask, MOMENTUM).to(tl.float64)
         factor = tl.rsqrt(tl.load(row_average + row, mask=row < rows, other=1.0)) * row_factor
         u = (g * factor[:, None] * col_factor[None, :]).to(tl.float64)
         squares_m += m * m
@@ -211,7 +216,7 @@ def _vector_update_sums(
 
 @triton.jit
 def move(
-    matrices, tiles, gradients, hyper, scale, row_blocks, residual_row_blocks, clip_scales, tile_sums,
+    matrices, tiles, gradients, hyper, scale, row_blocks, residual_row_blocks, clip_scales, keys, tile_sums,
     GRADIENT: tl.constexpr, MOMENTUM: tl.constexpr, WEIGHT: tl.constexpr, OBSERVE: tl.constexpr, INTERPRETED: tl.constexpr,
     BLOCK_ROWS: tl.constexpr, BLOCK_COLS: tl.constexpr,
 ):  # fmt: skip
@@ -221,30 +226,30 @@ def move(
     if of_matrix(matrices, of_tile(tiles, tile, fields.TILE_MATRIX), fields.MATRIX_KIND) == fields.VECTOR:
         if aligned:
             _move_vector(
-                tile, matrices, tiles, gradients, hyper, scale, clip_scales, tile_sums,
+                tile, matrices, tiles, gradients, hyper, scale, clip_scales, keys, tile_sums,
                 GRADIENT, MOMENTUM, WEIGHT, OBSERVE, INTERPRETED, BLOCK_ROWS, BLOCK_COLS, True,
             )  # fmt: skip
         else:
             _move_vector(
-                tile, matrices, tiles, gradients, hyper, scale, clip_scales, tile_sums,
+                tile, matrices, tiles, gradients, hyper, scale, clip_scales, keys, tile_sums,
                 GRADIENT, MOMENTUM, WEIGHT, OBSERVE, INTERPRETED, BLOCK_ROWS, BLOCK_COLS, False,
             )  # fmt: skip
     else:
         if aligned:
             _move_matrix(
-                tile, matrices, tiles, gradients, hyper, scale, row_blocks, residual_row_blocks, clip_scales, tile_sums,
+                tile, matrices, tiles, gradients, hyper, scale, row_blocks, residual_row_blocks, clip_scales, keys, tile_sums,
                 GRADIENT, MOMENTUM, WEIGHT, OBSERVE, INTERPRETED, BLOCK_ROWS, BLOCK_COLS, True,
             )  # fmt: skip
         else:
             _move_matrix(
-                tile, matrices, tiles, gradients, hyper, scale, row_blocks, residual_row_blocks, clip_scales, tile_sums,
+                tile, matrices, tiles, gradients, hyper, scale, row_blocks, residual_row_blocks, clip_scales, keys, tile_sums,
                 GRADIENT, MOMENTUM, WEIGHT, OBSERVE, INTERPRETED, BLOCK_ROWS, BLOCK_COLS, False,
             )  # fmt: skip
 
 
 @triton.jit
 def _move_matrix(
-    tile, matrices, tiles, gradients, hyper, scale, row_blocks, residual_row_blocks, clip_scales, tile_sums,
+    tile, matrices, tiles, gradients, hyper, scale, row_blocks, residual_row_blocks, clip_scales, keys, tile_sums,
     GRADIENT: tl.constexpr, MOMENTUM: tl.constexpr, WEIGHT: tl.constexpr, OBSERVE: tl.constexpr, INTERPRETED: tl.constexpr,
     BLOCK_ROWS: tl.constexpr, BLOCK_COLS: tl.constexpr, ALIGNED: tl.constexpr,
 ):  # fmt: skip
@@ -252,13 +257,17 @@ def _move_matrix(
     cols, rows = of_matrix(matrices, matrix, fields.MATRIX_COLS, ALIGNED).to(tl.int32), of_tile(tiles, tile, fields.TILE_ROWS)
     offset = offset_of_tile(matrices, tiles, matrix, tile, ALIGNED)
     gradient = gradient_pointer(matrices, gradients, matrix, GRADIENT, ALIGNED) + offset
-    momentum = pointer(matrices, matrix, fields.MATRIX_MOMENTUM, MOMENTUM, ALIGNED) + offset
+    codes = pointer(matrices, matrix, fields.MATRIX_MOMENTUM, MOMENTUM, ALIGNED) + offset
+    scales = pointer(matrices, matrix, fields.MATRIX_SCALES, tl.float32)
+    origin, first_block = place_of_tile(matrices, tiles, matrix, tile), of_matrix(matrices, matrix, fields.MATRIX_FIRST_BLOCK)
     weight = pointer(matrices, matrix, fields.MATRIX_WEIGHT, WEIGHT, ALIGNED) + offset
     held = columns_held(tiles, tile, BLOCK_COLS, ALIGNED)
     inside = _inside(matrices, tiles, matrix, tile, BLOCK_COLS)
     col = tl.arange(0, BLOCK_COLS)
     row_factor, row_average = _update_factors(matrices, tiles, matrix, tile, hyper, scale, row_blocks)
-    row_factor *= tl.load(clip_scales + of_matrix(matrices, matrix, fields.MATRIX_PARAMETER))
+    parameter = of_matrix(matrices, matrix, fields.MATRIX_PARAMETER)
+    row_factor *= tl.load(clip_scales + parameter)
+    key = keys + 2 * parameter
     col_factor = _col_factor(matrices, tiles, matrix, tile, fields.MATRIX_COL_AVERAGE, inside, BLOCK_COLS)
     confidence = tl.sqrt(mean_of_rows(matrices, matrix, residual_row_blocks)) * hyper_of(hyper, matrices, matrix, fields.MATRIX_FACTOR)
     row_residual = pointer(matrices, matrix, fields.MATRIX_ROW_RESIDUAL, tl.float32) + of_tile(tiles, tile, fields.TILE_ROW)
@@ -270,13 +279,15 @@ def _move_matrix(
         row = at + tl.arange(0, BLOCK_ROWS)
         element, mask = row[:, None] * cols + col[None, :], (row < rows)[:, None] & held[None, :]
         g = tl.load(gradient + element, mask=mask, other=0.0).to(tl.float32)
-        m = tl.load(momentum + element, mask=mask, other=0.0).to(tl.float32)
+        block = (origin + element) // BLOCK - first_block
+        m = load(codes, scales, element, block, mask, MOMENTUM)
         p = tl.load(weight + element, mask=mask, other=0.0).to(tl.float32)
         factor = tl.rsqrt(tl.load(row_average + row, mask=row < rows, other=1.0)) * row_factor
         row_confidence = tl.rsqrt(tl.load(row_residual + row, mask=row < rows, other=1.0)) * confidence
         m += weight1 * (g * factor[:, None] * col_factor[None, :] - m)
         direction = m * row_confidence[:, None] * col_confidence[None, :] + decay * p
-        tl.store(momentum + element, rounded(m, MOMENTUM, INTERPRETED), mask=mask)
+        index = (origin + element).to(tl.uint32)
+        store(codes, scales, element, block, index, key, m, mask, MOMENTUM, BLOCK_ROWS, BLOCK_COLS)
         tl.store(weight + element, rounded(p - lr * direction, WEIGHT, INTERPRETED), mask=mask)
         if OBSERVE:
             squares += tl.where(mask, direction * direction, 0.0)
@@ -286,7 +297,7 @@ def _move_matrix(
 
 @triton.jit
 def _move_vector(
-    tile, matrices, tiles, gradients, hyper, scale, clip_scales, tile_sums,
+    tile, matrices, tiles, gradients, hyper, scale, clip_scales, keys, tile_sums,
     GRADIENT: tl.constexpr, MOMENTUM: tl.constexpr, WEIGHT: tl.constexpr, OBSERVE: tl.constexpr, INTERPRETED: tl.constexpr,
     BLOCK_ROWS: tl.constexpr, BLOCK_COLS: tl.constexpr, ALIGNED: tl.constexpr,
 ):  # fmt: skip
@@ -294,14 +305,18 @@ def _move_vector(
     rows = of_tile(tiles, tile, fields.TILE_ROWS)
     offset = offset_of_tile(matrices, tiles, matrix, tile, ALIGNED)
     gradient = gradient_pointer(matrices, gradients, matrix, GRADIENT, ALIGNED) + offset
-    momentum = pointer(matrices, matrix, fields.MATRIX_MOMENTUM, MOMENTUM, ALIGNED) + offset
+    codes = pointer(matrices, matrix, fields.MATRIX_MOMENTUM, MOMENTUM, ALIGNED) + offset
+    scales = pointer(matrices, matrix, fields.MATRIX_SCALES, tl.float32)
+    origin, first_block = place_of_tile(matrices, tiles, matrix, tile), of_matrix(matrices, matrix, fields.MATRIX_FIRST_BLOCK)
     weight = pointer(matrices, matrix, fields.MATRIX_WEIGHT, WEIGHT, ALIGNED) + offset
     second = pointer(matrices, matrix, fields.MATRIX_SECOND, tl.float32, ALIGNED) + offset
     held = columns_held(tiles, tile, BLOCK_COLS, ALIGNED)
     update_factor = (
         tl.load(scale) * hyper_of(hyper, matrices, matrix, fields.SIGN) * hyper_of(hyper, matrices, matrix, fields.UPDATE_FACTOR)
     )
-    update_factor *= tl.load(clip_scales + of_matrix(matrices, matrix, fields.MATRIX_PARAMETER))
+    parameter = of_matrix(matrices, matrix, fields.MATRIX_PARAMETER)
+    update_factor *= tl.load(clip_scales + parameter)
+    key = keys + 2 * parameter
     momentum_factor = hyper_of(hyper, matrices, matrix, fields.VECTOR_FACTOR)
     lr, decay = hyper_of(hyper, matrices, matrix, fields.LR), hyper_of(hyper, matrices, matrix, fields.WEIGHT_DECAY)
     weight1 = hyper_of(hyper, matrices, matrix, fields.WEIGHT1)
@@ -311,12 +326,14 @@ def _move_vector(
         element = row[:, None] * BLOCK_COLS + tl.arange(0, BLOCK_COLS)[None, :]
         mask = (row < rows)[:, None] & held[None, :]
         g = tl.load(gradient + element, mask=mask, other=0.0).to(tl.float32)
-        m = tl.load(momentum + element, mask=mask, other=0.0).to(tl.float32)
+        block = (origin + element) // BLOCK - first_block
+        m = load(codes, scales, element, block, mask, MOMENTUM)
         p = tl.load(weight + element, mask=mask, other=0.0).to(tl.float32)
         v = tl.load(second + element, mask=mask, other=1.0)
         m += weight1 * (g * tl.rsqrt(v) * update_factor - m)
         direction = m * momentum_factor + decay * p
-        tl.store(momentum + element, rounded(m, MOMENTUM, INTERPRETED), mask=mask)
+        index = (origin + element).to(tl.uint32)
+        store(codes, scales, element, block, index, key, m, mask, MOMENTUM, BLOCK_ROWS, BLOCK_COLS)
         tl.store(weight + element, rounded(p - lr * direction, WEIGHT, INTERPRETED), mask=mask)
         if OBSERVE:
             squares += tl.where(mask, direction * direction, 0.0)

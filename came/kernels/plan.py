@@ -1,6 +1,6 @@
 """One step of CAME over a set of handed tensors on one device, launch by launch."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,6 @@ from came.lockstep import Traffic
 from came.observation import Observer
 from came.optimizer import Place, clip_scale
 from came.state import StateViews
-
 
 Packs = Sequence[tuple[Any, Tensor]]
 """Process groups, each with this rank's part of what is to be summed over it, in place."""
@@ -50,10 +49,17 @@ class Plan:
     """
 
     def __init__(
-        self, members: Sequence[Member], gradients: Sequence[Tensor], geometry: Geometry, views_of: Callable[[Place], list[StateViews]]
+        self,
+        members: Sequence[Member],
+        gradients: Sequence[Tensor],
+        geometry: Geometry,
+        views_of: Callable[[Place], list[StateViews]],
+        numbers: Mapping[int, int],
     ) -> None:
+        """`views_of` gives the state of a place's shards, `numbers` a parameter's number in the optimizer's order by its `id`."""
         device = gradients[0].device
         self._place = _place_of(members)
+        self._bias_corrected = any(member.hyper["bias_correction"] for member in members)
         self._alignment = [gradient.data_ptr() % ALIGNMENT_BYTES for gradient in gradients]
         self._dtypes = [gradient.dtype for gradient in gradients]
         rows = [member.row() for member in members]
@@ -68,13 +74,19 @@ class Plan:
             weights = local(member.place.handed.detach()).view(-1)
             for shard, state in zip(member.place.shards, views_of(member.place), strict=True):
                 traits = Traits(weights.dtype, gradients[number].dtype, state["exp_avg"].dtype, shard.group)
-                piece = Piece(shard.interval, number, shard.offset, shard.of(weights), state, self._row_of_member[number])
+                row, of_parameter = self._row_of_member[number], numbers[id(shard.param)]
+                piece = Piece(shard.interval, number, shard.offset, shard.of(weights), state, row, of_parameter)
                 pieces.setdefault(traits, []).append(piece)
         addresses = [gradient.data_ptr() for gradient in gradients]
         made = (geometry, addresses, self._gradients.there, self._hyper.there)
         self.batches = [Batch(found, traits, *made) for traits, found in pieces.items()]
         self._whole = [batch for batch in self.batches if batch.traits.process_group is None]
         self._split = [batch for batch in self.batches if batch.traits.process_group is not None]
+
+    @property
+    def counts(self) -> bool:
+        """Whether an update depends on its number, so that no two are the same to a CUDA graph."""
+        return self._bias_corrected or any(batch.rounds for batch in self.batches)
 
     def fits(self, members: Sequence[Member], gradients: Sequence[Tensor]) -> bool:
         """Whether everything that the tables speak of is where it was."""
@@ -122,6 +134,9 @@ class Plan:
         """
         self._gradients.set([gradient.data_ptr() for gradient in gradients])
         self._set_hyper(members)
+        for batch in self.batches:
+            drawn = [members[piece.handed] for piece in batch.pieces] if batch.rounds else []
+            batch.draw([int(member.state["step"]) for member in drawn], [member.hyper["seed"] for member in drawn])
         scale = self._one if scale is None else scale.to(self._one).view(1)
 
         for batch in self._split:
@@ -172,7 +187,7 @@ class Plan:
                 observer.clipping(piece.interval, divisors[number])
                 if piece.interval.factored:
                     row, col = piece.state["exp_avg_res_row"], piece.state["exp_avg_res_col"]
-                    member = hyper[piece.group]
+                    member = hyper[piece.row]
                     factor = hyper_row(member.hyper, member.row()[1])[fields.MATRIX_FACTOR.value]
                     observer.confidence(piece.interval, (row / row.mean(-1, keepdim=True)).rsqrt_() * factor, col.rsqrt())
 

@@ -56,7 +56,7 @@ def gradient_pointer(matrices, gradients, matrix, DTYPE: tl.constexpr, ALIGNED: 
 
 @triton.jit
 def hyper_of(hyper, matrices, matrix, FIELD: tl.constexpr):
-    return tl.load(hyper + tl.load(matrices + matrix * fields.MATRIX + fields.MATRIX_GROUP) * fields.HYPER + FIELD)
+    return tl.load(hyper + tl.load(matrices + matrix * fields.MATRIX + fields.MATRIX_HYPER) * fields.HYPER + FIELD)
 
 
 @triton.jit
@@ -65,6 +65,13 @@ def offset_of_tile(matrices, tiles, matrix, tile, ALIGNED: tl.constexpr):
     row, col = of_tile(tiles, tile, fields.TILE_ROW), of_tile(tiles, tile, fields.TILE_COL, ALIGNED)
     cols, start = of_matrix(matrices, matrix, fields.MATRIX_COLS, ALIGNED), of_matrix(matrices, matrix, fields.MATRIX_START, ALIGNED)
     return row.to(tl.int64) * cols + col - start
+
+
+@triton.jit
+def place_of_tile(matrices, tiles, matrix, tile):
+    """The tile's first element, counted in the whole parameter."""
+    row, col = of_tile(tiles, tile, fields.TILE_ROW), of_tile(tiles, tile, fields.TILE_COL)
+    return of_matrix(matrices, matrix, fields.MATRIX_FIRST) + row.to(tl.int64) * of_matrix(matrices, matrix, fields.MATRIX_COLS) + col
 
 
 @triton.jit

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from came.interval import Interval, overlap
 from came.kernels import fields
+from came.momentum import BLOCK, MOMENTUM, SCALE
 from came.state import StateViews
 
 ALIGNMENT_BYTES = 16
@@ -42,8 +43,10 @@ class Piece:
     weights: Tensor
     """(numel,), a view."""
     state: StateViews
-    group: int
-    """Number of the parameter group."""
+    row: int
+    """Of the hyper-parameters."""
+    number: int
+    """Of the parameter, in the optimizer's order."""
 
 
 @dataclass
@@ -94,7 +97,7 @@ def build(pieces: Sequence[Piece], geometry: Geometry, gradient_addresses: Seque
         gradient = gradient_addresses[piece.handed] % ALIGNMENT_BYTES == 0 and piece.offset % ALIGNMENT_BYTES == 0
         matrices = _factored(piece) if piece.interval.factored else [_vector(piece, geometry)]
         for order, record in enumerate(matrices):
-            record |= {fields.MATRIX_PARAMETER: number, fields.MATRIX_GROUP: piece.group, fields.MATRIX_HANDED: piece.handed}
+            record |= {fields.MATRIX_PARAMETER: number, fields.MATRIX_HYPER: piece.row, fields.MATRIX_HANDED: piece.handed}
             _add_matrix(tables, record, gradient, order == 0, geometry)
         tables.parameters.append([first_tile, len(tables.tiles) - first_tile, piece.interval.total])
     return tables
@@ -114,6 +117,7 @@ def _factored(piece: Piece) -> Iterator[dict]:
             fields.MATRIX_ROWS: interval.rows,
             fields.MATRIX_COLS: interval.cols,
             fields.MATRIX_START: start - matrix * size,
+            fields.MATRIX_FIRST: matrix * size,
             fields.MATRIX_ROW_AVERAGE: piece.state["exp_avg_sq_row"][matrix].data_ptr(),
             fields.MATRIX_COL_AVERAGE: piece.state["exp_avg_sq_col"][matrix].data_ptr(),
             fields.MATRIX_ROW_RESIDUAL: piece.state["exp_avg_res_row"][matrix].data_ptr(),
@@ -127,6 +131,7 @@ def _vector(piece: Piece, geometry: Geometry) -> dict:
         **_elements(piece, 0, piece.interval.numel),
         fields.MATRIX_KIND: fields.VECTOR.value,
         fields.MATRIX_COLS: geometry.block_cols,
+        fields.MATRIX_START: piece.interval.start,
         fields.MATRIX_SECOND: piece.state["exp_avg_sq"].data_ptr(),
     }
 
@@ -136,11 +141,14 @@ _NUMEL = "numel"
 
 def _elements(piece: Piece, local: int, numel: int) -> dict:
     """Where `numel` elements lie, the first of them the piece's `local`."""
+    momentum = piece.state[MOMENTUM]
     return {
         _NUMEL: numel,
         fields.MATRIX_GRADIENT: piece.offset + local,
         fields.MATRIX_WEIGHT: piece.weights.data_ptr() + local * piece.weights.element_size(),
-        fields.MATRIX_MOMENTUM: piece.state["exp_avg"].data_ptr() + local * piece.state["exp_avg"].element_size(),
+        fields.MATRIX_MOMENTUM: momentum.data_ptr() + local * momentum.element_size(),
+        fields.MATRIX_SCALES: piece.state[SCALE].data_ptr() if SCALE in piece.state else 0,
+        fields.MATRIX_FIRST_BLOCK: piece.interval.start // BLOCK,
     }
 
 

@@ -213,9 +213,9 @@ class CAME(ShardedOptimizer):
 
     def _has_kernels(self, entry: Entry) -> bool:
         """Raises ValueError where kernels were asked for and cannot be had."""
-        if self.implementation == "eager" or not entry.place.handed.numel():
+        if self.implementation == "eager" or not entry.place.shards:
             return False
-        obstacle = kernels.obstacle(entry.place.handed, self.state[entry.place.handed], entry.group)
+        obstacle = kernels.obstacle(entry.place, self.state[entry.place.handed], entry.group)
         if obstacle is not None and self.implementation == "triton":
             raise ValueError(f'implementation="triton" cannot be taken: {obstacle}; "auto" takes the rule in PyTorch')
         return obstacle is None and (self.implementation == "triton" or kernels.chosen_for(entry.place.handed))

@@ -96,7 +96,7 @@ class Rank:
                 shard.of(flat).copy_(grads[shard.param].flatten()[shard.interval.start : shard.interval.stop])
             mine.append(flat.to(self.dtypes.gradient))
         if self._plan is None or not self._plan.fits(members, mine):
-            self._plan = Plan(members, mine, self.geometry, self._views)
+            self._plan = Plan(members, mine, self.geometry, self._views, {id(index): index for index in range(len(self.held))})
         for batch in self._plan.batches:
             for workspace in batch.workspaces():
                 workspace.fill_(poison)

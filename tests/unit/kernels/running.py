@@ -1,4 +1,4 @@
-"""Where kernels run in the tests: in a process of its own, in Triton's interpreter on the CPU; with `CAME_TEST_GPU=1`, compiled, on a GPU."""
+"""Where kernels run in the tests: in a process of its own, in the interpreter on the CPU; with `CAME_TEST_GPU=1`, compiled, on a GPU."""
 
 import os
 from collections.abc import Callable, Iterator
