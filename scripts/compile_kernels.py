@@ -54,7 +54,7 @@ def variants() -> Iterator[Variant]:
     from came.kernels.tables import Geometry
 
     block = dict(BLOCK_ROWS=Geometry.block_rows, BLOCK_COLS=Geometry.block_cols)
-    sums = block | dict(BLOCK_ROWS=Geometry.block_rows_of_sums)
+    few_rows = block | dict(BLOCK_ROWS=Geometry.few_block_rows)
     gradients = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
     kept = {"fp32": torch.float32, "bf16": torch.bfloat16, "int8": torch.int8}
     for name, dtype in gradients.items():
@@ -63,11 +63,10 @@ def variants() -> Iterator[Variant]:
             yield Variant(f"A square_sums, g {name}" + (", norm" if norm else ""), passes.square_sums, constants, NUM_WARPS)
     for (name, dtype), (of_momentum, momentum) in product(gradients.items(), kept.items()):
         dtypes = dict(GRADIENT=DTYPES[dtype], MOMENTUM=DTYPES[momentum])
-        yield Variant(f"B update_sums, g {name}, m {of_momentum}", passes.update_sums, dtypes | sums, NUM_WARPS)
+        yield Variant(f"B update_sums, g {name}, m {of_momentum}", passes.update_sums, dtypes | few_rows, NUM_WARPS)
     for (name, dtype), (of_momentum, momentum), observe in product(gradients.items(), kept.items(), (False, True)):
-        constants = dict(
-            GRADIENT=DTYPES[dtype], MOMENTUM=DTYPES[momentum], WEIGHT=DTYPES[dtype], OBSERVE=observe, INTERPRETED=False, **block
-        )
+        dtypes = dict(GRADIENT=DTYPES[dtype], MOMENTUM=DTYPES[momentum], WEIGHT=DTYPES[dtype])
+        constants = dtypes | dict(OBSERVE=observe, INTERPRETED=False) | (few_rows if of_momentum == "int8" else block)
         observed = ", observed" if observe else ""
         yield Variant(f"C move, g and p {name}, m {of_momentum}{observed}", passes.move, constants, NUM_WARPS)
     for mode in ("WHOLE", "REDUCE", "AVERAGE"):

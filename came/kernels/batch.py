@@ -109,8 +109,8 @@ class Batch:
         """Pass B."""
         if self.num_tiles:
             sums = (self._row_blocks, self._row_sums, self._row_stride, self._col_sums, self._col_stride, self.tile_sums)
-            block = self._block() | dict(BLOCK_ROWS=self.geometry.block_rows_of_sums)
-            constants = dict(GRADIENT=DTYPES[self.traits.gradient], MOMENTUM=DTYPES[self.traits.momentum], **block)
+            dtypes = dict(GRADIENT=DTYPES[self.traits.gradient], MOMENTUM=DTYPES[self.traits.momentum])
+            constants = dtypes | self._block(few_rows=True)
             passes.update_sums[(self.num_tiles,)](
                 self._matrices, self._tiles, self._gradients, self._hyper, scale, *sums, **constants, num_warps=NUM_WARPS, **OPTIONS
             )
@@ -134,14 +134,16 @@ class Batch:
         if self.num_tiles:
             sums = (self._row_blocks, self._residual_row_blocks, self.clip_scales, self._keys, self.tile_sums)
             dtypes = dict(GRADIENT=self.traits.gradient, MOMENTUM=self.traits.momentum, WEIGHT=self.traits.weight)
-            constants = dict(OBSERVE=observe, INTERPRETED=interpreted(), **self._block())
+            block = self._block(few_rows=self.traits.momentum == torch.int8)
+            constants = dict(OBSERVE=observe, INTERPRETED=interpreted(), **block)
             passes.move[(self.num_tiles,)](
                 self._matrices, self._tiles, self._gradients, self._hyper, scale, *sums,
                 **{name: DTYPES[dtype] for name, dtype in dtypes.items()}, **constants, num_warps=NUM_WARPS, **OPTIONS,
             )  # fmt: skip
 
-    def _block(self) -> dict[str, int]:
-        return dict(BLOCK_ROWS=self.geometry.block_rows, BLOCK_COLS=self.geometry.block_cols)
+    def _block(self, few_rows: bool = False) -> dict[str, int]:
+        rows = self.geometry.few_block_rows if few_rows else self.geometry.block_rows
+        return dict(BLOCK_ROWS=rows, BLOCK_COLS=self.geometry.block_cols)
 
 
 def interpreted() -> bool:

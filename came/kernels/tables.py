@@ -23,8 +23,8 @@ class Geometry:
     """Most rows of a tile."""
     block_rows: int = 4
     """Rows that a program holds at a time,"""
-    block_rows_of_sums: int = 2
-    """in pass B, whose sums in double precision take twice the registers,"""
+    few_block_rows: int = 2
+    """fewer in pass B, whose sums in double precision take twice the registers, and where momentum in 8 bits is written,"""
     block_cols: int = 512
     """and columns: those of a tile."""
     part: int = 64
