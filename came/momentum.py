@@ -56,10 +56,15 @@ def pieces(interval: Interval) -> int:
     return (interval.stop - 1) // BLOCK - interval.start // BLOCK + 1 if interval.numel else 0
 
 
-def bounds(interval: Interval) -> list[int]:
-    """Where an interval's pieces begin, in the parameter's flat index, and where the last ends."""
-    inner = range((interval.start // BLOCK + 1) * BLOCK, interval.stop, BLOCK)
-    return [interval.start, *inner, interval.stop] if interval.numel else []
+def bounds(interval: Interval) -> Tensor:
+    """Where the pieces of an interval that is not empty begin, in the parameter's flat index, and where the last ends: (pieces + 1,)."""
+    edges = torch.arange(interval.start // BLOCK, interval.start // BLOCK + pieces(interval) + 1) * BLOCK
+    return edges.clamp_(interval.start, interval.stop)
+
+
+def same_code(dtype: torch.dtype, other: torch.dtype) -> bool:
+    """Whether momentum kept in one dtype can be copied into the other: not into or out of those that are rounded to."""
+    return dtype == other or not {dtype, other} & {torch.bfloat16, torch.int8}
 
 
 def encode_(kept: Mapping[str, Tensor], values: Tensor, interval: Interval, draws: Draws | None) -> None:

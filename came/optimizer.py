@@ -18,7 +18,7 @@ from torch import Tensor
 from came import layouts, lockstep
 from came.interval import Interval
 from came.layouts import Layout, LayoutError, Shard, local
-from came.momentum import MOMENTUM
+from came.momentum import MOMENTUM, same_code
 from came.observation import Observer, UpdateStatistics
 from came.rules import Kind, Rule
 from came.state import StateViews, allocate, kept_dtype, update_of_kept, views, working_dtype
@@ -99,9 +99,8 @@ class ShardedOptimizer(torch.optim.Optimizer):
 
     def _refuse_other_momentum(self, state_dict: dict[str, Any]) -> None:
         for state in state_dict["state"].values():
-            found, low = state.get(MOMENTUM), (torch.bfloat16, torch.int8)
-            wanted = kept_dtype(self.rule, MOMENTUM)
-            if found is not None and found.dtype != wanted and (found.dtype in low or wanted in low):
+            found, wanted = state.get(MOMENTUM), kept_dtype(self.rule, MOMENTUM)
+            if found is not None and not same_code(found.dtype, wanted):
                 raise ValueError(
                     f"the state has its momentum in {found.dtype}, and this optimizer keeps it in {wanted}; "
                     "make the optimizer with the momentum_dtype that the state was made with"

@@ -30,7 +30,7 @@ _PLAIN = {
     "torch.serialization._get_layout": lambda name: torch.strided,
     **{f"{module}.{name}Path": PurePosixPath for module in ("pathlib", "pathlib._local") for name in ("Posix", "PurePosix")},
 }
-_DTYPES = {str(dtype): dtype for dtype in (torch.float64, torch.float32, torch.float16, torch.bfloat16)}
+_DTYPES = {str(dtype): dtype for dtype in (torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int8)}
 _ALLOWED: dict[str, Any] = _CLASSES | _PLAIN | _DTYPES
 
 

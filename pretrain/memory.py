@@ -17,7 +17,8 @@ def memory_bytes(engine: Engine) -> dict[str, int]:
 
     `weights_bytes`: the model's parameters and buffers, as they are kept between steps. `masters_bytes`: fp32 copies of them; 0 where
     the optimizer works on the weights. `grads_bytes`: the gradients at the last step that was logged, before it used them up.
-    `optimizer_bytes`: the optimizer's state, of which `optimizer_<kind>_bytes` is one quantity, its rows and columns included.
+    `optimizer_bytes`: the optimizer's state, of which `optimizer_<kind>_bytes` is one quantity, its rows, columns and
+    scales included.
     `communication_bytes`: the buckets that DeepSpeed keeps from step to step. `peak_bytes`: the most that was ever allocated on the GPU
     or, on a CPU, the largest resident size of the process. The rest of it is `activations_bytes` on a GPU, with whatever else lived for a
     moment, and on a CPU `process_bytes`, with Python and its libraries. With `zero.offload=cpu` masters, gradients and state lie in the
@@ -54,8 +55,8 @@ def _state_bytes(engine: Engine) -> dict[str, Counter[str]]:
 
 
 def _kind(name: str) -> str:
-    """`exp_avg_sq` of `exp_avg_sq`, `exp_avg_sq_row` and `exp_avg_sq_col`."""
-    return name.removesuffix("_row").removesuffix("_col")
+    """`exp_avg_sq` of `exp_avg_sq`, `exp_avg_sq_row` and `exp_avg_sq_col`; `exp_avg` of `exp_avg_scale`."""
+    return name.removesuffix("_row").removesuffix("_col").removesuffix("_scale")
 
 
 def _peak_bytes() -> int:

@@ -11,8 +11,9 @@ if TYPE_CHECKING:
     from came.optimizer import ShardedOptimizer
 
 
-def build_optimizer(config: OptimizerConfig, model: "nn.Module") -> "ShardedOptimizer":
-    """The configured optimizer over the model's parameters, in two groups: see `parameter_groups`."""
+def build_optimizer(config: OptimizerConfig, model: "nn.Module", seed: int = 0) -> "ShardedOptimizer":
+    """The configured optimizer over the model's parameters, in two groups: see `parameter_groups`. `seed` is the run's, for what the
+    optimizer rounds stochastically."""
     import came
 
     groups = parameter_groups(model.parameters(), config.weight_decay)
@@ -20,7 +21,9 @@ def build_optimizer(config: OptimizerConfig, model: "nn.Module") -> "ShardedOpti
         case CameConfig():
             moments = dict(betas=(config.beta1, config.beta2, config.beta3), eps=(config.eps1, config.eps2))
             variants = dict(bias_correction=config.bias_correction, cautious=config.cautious, trust_ratio=config.trust_ratio)
-            return came.CAME(groups, lr=config.lr, clip_threshold=config.clip_threshold, legacy_1d=config.legacy_1d, **moments, **variants)
+            kept = dict(momentum_dtype=config.momentum_dtype, seed=seed)
+            other = dict(clip_threshold=config.clip_threshold, legacy_1d=config.legacy_1d)
+            return came.CAME(groups, lr=config.lr, **moments, **other, **variants, **kept)
         case AdamWConfig():
             return came.AdamW(groups, lr=config.lr, betas=(config.beta1, config.beta2), eps=config.eps)
         case LambConfig():

@@ -86,7 +86,7 @@ class Trainer:
         model = build_model(config, vocabulary)
         accelerate(model, config, torch.cuda.is_available())
         startup.mark("model")
-        self.engine = Engine(model, build_optimizer(config.optimizer, model), config, self.batch)
+        self.engine = Engine(model, build_optimizer(config.optimizer, model, config.run.seed), config, self.batch)
         self.progress = Progress(loss_scale=self.engine.loss_scale)
         startup.mark("engine")
         distributed.on_main(self._claim_folder)

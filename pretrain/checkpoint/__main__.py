@@ -163,11 +163,11 @@ def _settings(path: Path, found: "Manifest") -> Iterator[tuple[str, str]]:
 
 
 def _tensors(path: Path) -> Iterator[tuple[str, str]]:
-    from came.checkpoint import MASTER, sizes
+    from came.checkpoint import MASTER, kind_of, sizes
 
     by_kind: dict[str, list[tuple[int, int]]] = {}
     for key, (size, dtype) in sizes(path).items():
-        by_kind.setdefault(key.rpartition("/")[2], []).append((size.numel(), size.numel() * dtype.itemsize))
+        by_kind.setdefault(kind_of(key), []).append((size.numel(), size.numel() * dtype.itemsize))
     for kind in sorted(by_kind, key=lambda kind: (kind != MASTER, kind)):
         numbers = by_kind[kind]
         elements, num_bytes = (sum(column) for column in zip(*numbers, strict=True))

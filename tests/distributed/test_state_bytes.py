@@ -17,6 +17,8 @@ from came.verify.ranks import run_on_ranks
 
 OPTIMIZERS: dict[str, Callable[[Any], ShardedOptimizer]] = {
     "came": came.CAME,
+    "came, bfloat16 momentum": lambda groups: came.CAME(groups, momentum_dtype="bfloat16"),
+    "came, int8 momentum": lambda groups: came.CAME(groups, momentum_dtype="int8"),
     "adamw": came.AdamW,
     "lamb": came.LAMB,
     "adafactor": came.Adafactor,

@@ -41,6 +41,9 @@ class CameConfig(OptimizerConfig):
     """Not the paper's: move only what moves against the gradient (Liang et al., 2024)."""
     trust_ratio: bool = False
     """Not the paper's: scale each matrix's update to the norm of its weights, as LAMB does."""
+    momentum_dtype: str = "float32"
+    """How the momentum is kept: float32; bfloat16; int8 (a scale for each 256 elements). The latter are rounded stochastically, from
+    run.seed."""
     legacy_1d: bool = False
     """Not the paper's: the authors' harness's fault on biases and normalisation weights, for reproducing its numbers only."""
 
@@ -48,6 +51,7 @@ class CameConfig(OptimizerConfig):
         super().__post_init__()
         require_fraction("optimizer", self, "beta1", "beta2", "beta3")
         require_positive("optimizer", self, "eps1", "eps2", "clip_threshold")
+        require_choice("optimizer.momentum_dtype", self.momentum_dtype, ("float32", "bfloat16", "int8"))
 
 
 @dataclass

@@ -102,8 +102,8 @@ def test_layout_and_rhythm_leave_the_mathematics_alone():
 
 @pytest.mark.parametrize(
     "override",
-    ["run.seed=1", "train.precision=bf16", "train.grad_accum_dtype=model", "model.dropout=0.3", "optimizer.eps1=1e-29", "schedule.warmup_ratio=0.2",
-     "objective.mask_probability=0.2", "tokenizer.lowercase=false", "data.validation_fraction=0.3", "train.grad_clip=1", "train.spike_sigma=6"],
+    ["run.seed=1", "train.precision=bf16", "train.grad_accum_dtype=model", "model.dropout=0.3", "optimizer.eps1=1e-29", "optimizer.momentum_dtype=int8",
+     "schedule.warmup_ratio=0.2", "objective.mask_probability=0.2", "tokenizer.lowercase=false", "data.validation_fraction=0.3", "train.grad_clip=1", "train.spike_sigma=6"],
 )  # fmt: skip
 def test_everything_else_counts(override: str):
     (line,) = changes(compose([]), compose([override]))
