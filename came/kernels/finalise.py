@@ -9,7 +9,7 @@ import triton
 import triton.language as tl
 
 from came.kernels import fields
-from came.kernels.reading import hyper_of, of_matrix, of_part, pointer, sum_of
+from came.kernels.reading import averaged, hyper_of, of_matrix, of_part, pointer, sum_of
 
 WHOLE = tl.constexpr(0)
 REDUCE = tl.constexpr(1)
@@ -151,7 +151,7 @@ def _sums(matrices, matrix, axis, index, inside, row_sums, col_sums, DTYPE: tl.c
 def _averaged(averages, mean, weight, inside):
     """Average `mean` into the state; returns the averages, 0 outside."""
     old = tl.load(averages, mask=inside, other=0.0)
-    new = tl.where(inside, old + weight * (mean - old), 0.0)
+    new = tl.where(inside, averaged(old, mean, weight), 0.0)
     tl.store(averages, new, mask=inside)
     return new
 

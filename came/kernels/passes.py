@@ -16,6 +16,7 @@ import triton.language as tl
 from came.kernels import fields
 from came.kernels.momentum import BLOCK, load, store
 from came.kernels.reading import (
+    averaged,
     columns_held,
     gradient_pointer,
     hyper_of,
@@ -204,7 +205,7 @@ def _vector_update_sums(
         mask = (row < rows)[:, None] & held[None, :]
         g = tl.load(gradient + element, mask=mask, other=0.0).to(tl.float32) * factor
         v = tl.load(second + element, mask=mask, other=1.0)
-        v += weight2 * (g * g + eps1 - v)
+        v = averaged(v, g * g + eps1, weight2)
         tl.store(second + element, v, mask=mask)
         u = (g * tl.rsqrt(v) * update_factor).to(tl.float64)
         squares += u * u
@@ -284,7 +285,7 @@ def _move_matrix(
         p = tl.load(weight + element, mask=mask, other=0.0).to(tl.float32)
         factor = tl.rsqrt(tl.load(row_average + row, mask=row < rows, other=1.0)) * row_factor
         row_confidence = tl.rsqrt(tl.load(row_residual + row, mask=row < rows, other=1.0)) * confidence
-        m += weight1 * (g * factor[:, None] * col_factor[None, :] - m)
+        m = averaged(m, g * factor[:, None] * col_factor[None, :], weight1)
         direction = m * row_confidence[:, None] * col_confidence[None, :] + decay * p
         index = (origin + element).to(tl.uint32)
         store(codes, scales, element, block, index, key, m, mask, MOMENTUM, BLOCK_ROWS, BLOCK_COLS)
@@ -330,7 +331,7 @@ def _move_vector(
         m = load(codes, scales, element, block, mask, MOMENTUM)
         p = tl.load(weight + element, mask=mask, other=0.0).to(tl.float32)
         v = tl.load(second + element, mask=mask, other=1.0)
-        m += weight1 * (g * tl.rsqrt(v) * update_factor - m)
+        m = averaged(m, g * tl.rsqrt(v) * update_factor, weight1)
         direction = m * momentum_factor + decay * p
         index = (origin + element).to(tl.uint32)
         store(codes, scales, element, block, index, key, m, mask, MOMENTUM, BLOCK_ROWS, BLOCK_COLS)

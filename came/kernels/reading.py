@@ -103,6 +103,12 @@ def mean_of_rows(matrices, matrix, row_blocks):
 
 
 @triton.jit
+def averaged(old, new, weight):
+    """`(1 - weight) old + weight new`, as torch.lerp has it: exact where one of them is all."""
+    return tl.where(weight < 0.5, old + weight * (new - old), new - (new - old) * (1.0 - weight))
+
+
+@triton.jit
 def rounded(values, DTYPE: tl.constexpr, INTERPRETED: tl.constexpr):
     """float32 to the nearest value of another dtype; the interpreter would cut bfloat16 off."""
     if INTERPRETED and DTYPE == tl.bfloat16:

@@ -50,8 +50,8 @@ def bits_of_a_step(world_size: int, poison: float) -> list[torch.Tensor]:
 
 
 def encoded_otherwise(momentum: str, world_size: int) -> list[str]:
-    """Where momentum that the kernels kept in less than float32 is not, to the bit, what `came.momentum` makes of the same values; and where
-    the weights are not those that momentum in float32 gives."""
+    """Where momentum that the kernels kept in less than float32 is not, to the bit, what `came.momentum` makes of the same values; and
+    where the weights are not those that momentum in float32 gives."""
     low, _ = on_their_way(WITH_BLOCKS, Dtypes(momentum=momentum), world_size, small(block_cols=256))
     high, _ = on_their_way(WITH_BLOCKS, Dtypes(), world_size, small(block_cols=256))
     pairs = list(zip(low.shards(), high.shards(), strict=True))

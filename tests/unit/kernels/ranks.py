@@ -75,6 +75,8 @@ class Rank:
         self.places, self.states, self.groups = [], [], []
         for vectors, hyper in ((False, dict(HYPER)), (True, dict(NO_DECAY))):
             mine = [index for index, weight in enumerate(weights) if (weight.dim() < 2) == vectors]
+            if not mine:
+                continue
             parts = [weights[index].flatten()[held[index][0].start : held[index][0].stop] for index in mine]
             flat = torch.cat(parts).to(dtypes.weight).to(DEVICE)
             shards, at = [], 0
@@ -95,9 +97,9 @@ class Rank:
                 of_parameter = oracle.references[shard.param].states[0]
                 for name, kept in state.items():
                     wanted = torch.as_tensor(of_parameter.get(name, 0.0)).flatten().float()
-                    if name == "exp_avg":
+                    if name == "exp_avg" and kept.dtype != torch.float32:
                         encode_(state, wanted[shard.interval.start : shard.interval.stop].to(DEVICE), shard.interval, None)
-                    elif name == "exp_avg_sq":
+                    elif name in ("exp_avg", "exp_avg_sq"):
                         kept.copy_(wanted[shard.interval.start : shard.interval.stop])
                     elif name != SCALE:
                         kept.copy_(wanted.view(kept.shape))
@@ -177,7 +179,8 @@ class Ranks:
 
     def momentum(self, index: int) -> Tensor:
         """A parameter's momentum, decoded."""
-        pieces = [decode(state, shard.interval) for shard, state, _ in self.shards() if shard.param == index]
+        mine = [(shard, state) for shard, state, _ in self.shards() if shard.param == index]
+        pieces = [decode(state, shard.interval) if SCALE in state else state["exp_avg"].float() for shard, state in mine]
         return torch.cat(pieces).view(self.shapes[index]).cpu()
 
     def factor(self, index: int, name: str) -> Tensor:
