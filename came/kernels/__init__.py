@@ -52,7 +52,7 @@ def obstacle(place: "Place", state: dict[str, Tensor], hyper: dict[str, Any]) ->
     if not available():
         return "Triton is not installed"
     if mine.device.type != "cuda" and not (mine.device.type == "cpu" and _interpreted()):
-        return f"parameters on the {mine.device.type} have no kernel (on the CPU: in Triton's interpreter, TRITON_INTERPRET=1)"
+        return f"parameters on the {mine.device.type} have no kernel (but in Triton's interpreter, TRITON_INTERPRET=1)"
     if gradient.is_sparse:
         return "sparse gradients have no kernel"
     momentum = local(state["exp_avg"])

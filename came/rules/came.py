@@ -16,7 +16,7 @@ from came.interval import Interval
 from came.lockstep import Coroutine, Sum
 from came.momentum import DTYPES
 from came.observation import Observer
-from came.optimizer import Entry, ShardedOptimizer
+from came.optimizer import Entry, ShardedOptimizer, logger
 from came.rules import Kind, Rule, StateSpec
 from came.rules.checks import check as require
 from came.rules.checks import check_betas, check_choice, check_common, check_eps_pair, check_positive
@@ -152,6 +152,7 @@ class CAME(ShardedOptimizer):
     rule = RULE
     implementation: str = "auto"
     _fused: kernels.FusedSteps | None = None
+    _said: bool = False
 
     def __init__(
         self,
@@ -196,9 +197,10 @@ class CAME(ShardedOptimizer):
 
     def _update(self, entries: Sequence[Entry]) -> None:
         """By the kernels what they take, the rest by the rule."""
-        fused, rest = [], []
-        for entry in entries:
-            (fused if self._has_kernels(entry) else rest).append(entry)
+        obstacles = [self._obstacle(entry) for entry in entries]
+        fused = [entry for entry, obstacle in zip(entries, obstacles, strict=True) if obstacle is None]
+        rest = [entry for entry, obstacle in zip(entries, obstacles, strict=True) if obstacle is not None]
+        self._say_once(obstacles)
         if not fused:
             return super()._update(entries)
         scale, limit = None, self.defaults["max_grad_norm"]
@@ -211,11 +213,25 @@ class CAME(ShardedOptimizer):
         self._fused.run(fused, scale, limit, self.update_statistics, self.traffic)
         lockstep.run(self._jobs(rest, scale), self.traffic)
 
-    def _has_kernels(self, entry: Entry) -> bool:
-        """Raises ValueError where kernels were asked for and cannot be had."""
+    def _obstacle(self, entry: Entry) -> str | None:
+        """Why an entry is left to the rule, None where it is not. Raises ValueError where kernels were asked for and cannot be had."""
         if self.implementation == "eager" or not entry.place.shards:
-            return False
+            return _NOT_CONSIDERED
+        if self.implementation == "auto" and not kernels.chosen_for(entry.place.handed):
+            return _NOT_CONSIDERED
         obstacle = kernels.obstacle(entry.place, self.state[entry.place.handed], entry.group)
         if obstacle is not None and self.implementation == "triton":
             raise ValueError(f'implementation="triton" cannot be taken: {obstacle}; "auto" takes the rule in PyTorch')
-        return obstacle is None and (self.implementation == "triton" or kernels.chosen_for(entry.place.handed))
+        return obstacle
+
+    def _say_once(self, obstacles: Sequence[str | None]) -> None:
+        """How many tensors the kernels take, and why not the others, where they were considered at all."""
+        considered = [obstacle for obstacle in obstacles if obstacle is not _NOT_CONSIDERED]
+        if considered and not self._said:
+            first = next(filter(None, considered), None)
+            but = f"; the others go by the rule in PyTorch, the first because {first}" if first else ""
+            logger.info(f"{self.rule.name}: kernels take {considered.count(None)} of {len(considered)} tensors{but}")
+            self._said = True
+
+
+_NOT_CONSIDERED = "not considered"

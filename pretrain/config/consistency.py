@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Iterator
 
 from pretrain.config.registry import misnamed
-from pretrain.config.schema import Config, HubDataConfig, MixtureDataConfig, PreparedDataConfig, TextDataConfig
+from pretrain.config.schema import CameConfig, Config, HubDataConfig, MixtureDataConfig, PreparedDataConfig, TextDataConfig
 from pretrain.config.zero_keys import check_extra
 from pretrain.errors import UserError
 
@@ -32,6 +32,11 @@ def check_runnable(config: Config, on_gpu: bool) -> None:
         )
     if config.train.precision == "fp16" and not on_gpu:
         raise UserError("train.precision=fp16 needs a GPU; on a CPU give train.precision=bf16 or fp32")
+    optimizer = config.optimizer
+    if isinstance(optimizer, CameConfig) and optimizer.implementation == "triton" and (not on_gpu or config.zero.offload != "none"):
+        raise UserError(
+            "optimizer.implementation=triton needs the optimizer's state on a GPU; leave it at auto, which takes PyTorch without one"
+        )
     if config.train.memory_snapshot_steps and not on_gpu:
         raise UserError(
             "train.memory_snapshot_steps needs a GPU, whose allocations PyTorch records; on a CPU leave it out (train.profile_steps works)"
@@ -110,6 +115,7 @@ _NOT_MATHEMATICAL = {
     "train.profile_steps",
     "train.memory_snapshot_steps",
     "train.device_peak_tflops",
+    "optimizer.implementation",
     "tokenizer.path",
     "tokenizer.training_megabytes",
 }

@@ -16,7 +16,7 @@ from pretrain.plan import make_plan
 MODEL = nn.Sequential(nn.Linear(4, 3), nn.LayerNorm(3))
 OTHERS = {
     "came": dict(beta1=0.8, beta2=0.7, beta3=0.6, eps1=1e-20, eps2=1e-10, clip_threshold=2.0, bias_correction=True, cautious=True, trust_ratio=True,
-                 momentum_dtype="int8", legacy_1d=True),
+                 momentum_dtype="int8", implementation="eager", legacy_1d=True),
     "adamw": dict(beta1=0.8, beta2=0.7, eps=1e-3),
     "lamb": dict(beta1=0.8, beta2=0.7, eps=1e-3),
     "adafactor": dict(beta1=0.8, beta2_decay=-0.5, eps1=1e-20, eps2=1e-2, clip_threshold=2.0, scale_parameter=False),
@@ -34,6 +34,7 @@ def test_every_knob_reaches_the_optimizer(name: str) -> None:
     optimizer = build_optimizer(config.optimizer, MODEL)
     group = optimizer.param_groups[0]
     given = {key: value for key, value in group.items() if key not in ("betas", "eps")} | {"momentum_dtype": optimizer.rule.momentum_dtype}
+    given |= {"implementation": getattr(optimizer, "implementation", None)}
     for joint, parts in TOGETHER.items():
         found = group.get(joint)
         given |= dict(zip(parts, found)) if isinstance(found, tuple) else {joint: found}
