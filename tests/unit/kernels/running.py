@@ -18,11 +18,12 @@ DEVICE = "cuda" if ON_GPU else "cpu"
 def process_with_kernels() -> Iterator[Callable[..., Any]]:
     """Gives `run(function, *args)`, which returns what an importable function did there."""
     pytest.importorskip("triton", reason="the fused step is written in Triton: pip install triton")
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=_prepare) as pool:
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=prepare) as pool:
         yield lambda function, *args: pool.submit(function, *args).result()
 
 
-def _prepare() -> None:
+def prepare() -> None:
+    """What a process does before it imports the kernels."""
     torch.set_num_threads(1)
     if not ON_GPU:
         os.environ["TRITON_INTERPRET"] = "1"  # before Triton is imported
