@@ -1,6 +1,6 @@
 """The kernels of the fused CAME step, compiled ahead of time for a GPU that need not be there: registers, spills and shared memory.
 
-    python scripts/compile_kernels.py [--arch 90] [--output scripts/bench_results/DATE_kernels_sm_90.md]
+    python scripts/compile_kernels.py [--arch 90] [--only KERNEL ...] [--output scripts/bench_results/DATE_kernels_sm_90.md]
 
 Needs Triton, which brings its own assembler. Exit code 1 if a kernel spills.
 """
@@ -144,8 +144,10 @@ def report(found: list[Compiled], arch: int) -> str:
 def main() -> None:
     parser = benchmark.parser(__doc__)
     parser.add_argument("--arch", type=int, default=90, help="compute capability, 90 for an H100")
+    parser.add_argument("--only", nargs="+", metavar="KERNEL", help="names as in the table; all if left out")
     arguments = parser.parse_args()
-    found = [compile_variant(variant, arguments.arch) for variant in variants()]
+    chosen = [variant for variant in variants() if not arguments.only or variant.name in arguments.only]
+    found = [compile_variant(variant, arguments.arch) for variant in chosen]
     benchmark.publish(report(found, arguments.arch), arguments.output)
     sys.exit(any(one.spill_bytes for one in found))
 
