@@ -39,6 +39,12 @@ class Place:
     agreed: bool = False
     """Whether every rank that shares the tensor is known to have found its own."""
 
+    @property
+    def gradient(self) -> Tensor:
+        """This rank's part of the gradient, as it is."""
+        assert self.handed.grad is not None
+        return local(self.handed.grad)
+
 
 class Entry(NamedTuple):
     """A handed tensor that takes part in a step, and the parameter group that it is in."""

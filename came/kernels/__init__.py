@@ -46,7 +46,7 @@ def option_without_kernel(hyper: dict[str, Any]) -> str | None:
 def obstacle(place: "Place", state: dict[str, Tensor], hyper: dict[str, Any]) -> str | None:
     """Why the kernels do not take a handed tensor with its gradient and state; None where they do."""
     option = option_without_kernel(hyper)
-    mine, gradient = local(place.handed), local(place.handed.grad)
+    mine, gradient = local(place.handed), place.gradient
     if option is not None:
         return f"{option}=True has no kernel"
     if not available():
@@ -113,7 +113,7 @@ class FusedSteps:
         for entry in entries:
             by_device.setdefault(local(entry.place.handed).device, []).append(entry)
         for device, found in by_device.items():
-            gradients = [local(entry.place.handed.grad).contiguous() for entry in found]
+            gradients = [entry.place.gradient.contiguous() for entry in found]
             with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
                 plan, members = self._plan(found, gradients)
                 plan.run(members, gradients, scale, max_norm, observer, traffic)

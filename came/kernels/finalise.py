@@ -67,7 +67,6 @@ def finalise_residuals(
     if MODE == REDUCE:
         if leads:
             tl.store(packed + 3 * packed_stride + parameter, squares)
-        clip_scale = 1.0
     else:
         rms = tl.sqrt(squares / tl.load(of_parameter + fields.PARAMETER_TOTAL).to(tl.float64)).to(tl.float32)
         clip_scale = 1.0 / _at_least_one(rms / hyper_of(hyper, matrices, matrix, fields.CLIP_THRESHOLD))
