@@ -250,6 +250,12 @@ class ShardedOptimizer(torch.optim.Optimizer):
                     self.state[handed] = allocate(self.rule, place.shards, handed)
                 yield Entry(place, group)
 
+    def shapes_in(self, entry: Entry) -> list[Sequence[int]]:
+        """Of the parameters that an entry holds, or, where they are sharded, of all that any rank's may hold: those of its group."""
+        if not entry.place.layout.partitioned:
+            return [shard.interval.shape for shard in entry.place.shards]
+        return [getattr(param, "ds_shape", param.shape) for param in self._params[entry.group[_ORIGIN]]]
+
     def _update(self, entries: Sequence[Entry]) -> None:
         """One update, by the rule; an optimizer that has a faster way to make the same one overrides this."""
         lockstep.run(self._jobs(entries, self.gradient_scale()), self.traffic)

@@ -7,10 +7,11 @@ checkpoints are the same. Read `passes.py` and `finalise.py` for the mathematics
 This module imports no Triton; everything else here does, and is imported when the first fused step is taken.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from functools import cache
 from importlib.util import find_spec
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -43,8 +44,11 @@ def option_without_kernel(hyper: dict[str, Any]) -> str | None:
     return next((name for name in ("cautious", "trust_ratio", "legacy_1d") if hyper[name]), None)
 
 
-def obstacle(place: "Place", state: dict[str, Tensor], hyper: dict[str, Any]) -> str | None:
-    """Why the kernels do not take a handed tensor with its gradient and state; None where they do."""
+def obstacle(place: "Place", state: dict[str, Tensor], hyper: dict[str, Any], shapes: Iterable[Sequence[int]]) -> str | None:
+    """Why the kernels do not take a handed tensor with its gradient and state; None where they do.
+
+    `shapes` are those of the parameters that it may hold, the same on all ranks that share it: they have to decide alike.
+    """
     option = option_without_kernel(hyper)
     mine, gradient = local(place.handed), place.gradient
     if option is not None:
@@ -64,14 +68,14 @@ def obstacle(place: "Place", state: dict[str, Tensor], hyper: dict[str, Any]) ->
             return f"{what} lie on {tensor.device}, the parameters on {mine.device}"
     if not mine.is_contiguous():
         return "parameters that do not lie row-major have no kernel"
-    for shard in place.shards:
-        interval = shard.interval
-        if interval.factored and interval.cols > _LARGEST_COLS:
+    for shape in shapes:
+        factored = len(shape) >= 2
+        if factored and shape[-1] > _LARGEST_COLS:
             return f"matrices of more than {_LARGEST_COLS} columns have no kernel"
-        if momentum.dtype != torch.float32 and interval.total > _LARGEST_ROUNDED:
+        if momentum.dtype != torch.float32 and prod(shape) > _LARGEST_ROUNDED:
             return f"low-precision momentum of more than {_LARGEST_ROUNDED} elements has no kernel"
-        if momentum.dtype == torch.int8 and interval.factored and interval.cols % BLOCK:
-            return f"8-bit momentum of matrices whose columns are no multiple of {BLOCK} has no kernel, as of one of shape {interval.shape}"
+        if momentum.dtype == torch.int8 and factored and shape[-1] % BLOCK:
+            return f"8-bit momentum of matrices whose columns are no multiple of {BLOCK} has no kernel, as of one of shape {tuple(shape)}"
     return None
 
 

@@ -68,8 +68,9 @@ class Batch:
         """Whether momentum is kept in less than it is computed in."""
         self._keys = torch.zeros(len(pieces) if self.rounds else 1, 2, dtype=torch.int32, device=device)
         split = traits.process_group is not None
-        self._square_row_sums, self._square_col_sums = sums(built.row_sums, torch.float32), sums(built.col_sums, torch.float32)
         self._row_sums, self._col_sums = sums(3 * built.row_sums, torch.float64), sums(3 * built.col_sums, torch.float64)
+        # Pass A's are added up before pass B writes its own.
+        self._square_row_sums, self._square_col_sums = self._row_sums.view(torch.float32), self._col_sums.view(torch.float32)
         self.tile_sums = sums(self.num_tiles, torch.float64)
         self._row_blocks, self._residual_row_blocks = sums(built.row_blocks, torch.float32), sums(built.row_blocks, torch.float32)
         self.clip_scales = sums(len(pieces), torch.float32)
@@ -78,7 +79,7 @@ class Batch:
 
     def workspaces(self) -> list[Tensor]:
         """What holds nothing between two steps."""
-        sums = [self._square_row_sums, self._square_col_sums, self._row_sums, self._col_sums, self.tile_sums]
+        sums = [self._row_sums, self._col_sums, self.tile_sums]
         return [*sums, self._row_blocks, self._residual_row_blocks, self.clip_scales, self.packed_squares, self.packed_residuals]
 
     def square_sums(self, norm: bool = False) -> None:

@@ -19,7 +19,7 @@ ALIGNMENT_BYTES = 16
 class Geometry:
     """Sizes of what one program does; powers of two, but for `strip_rows`, a multiple of `block_rows`."""
 
-    strip_rows: int = 64
+    strip_rows: int = 128
     """Most rows of a tile."""
     block_rows: int = 4
     """Rows that a program holds at a time,"""

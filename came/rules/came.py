@@ -219,7 +219,7 @@ class CAME(ShardedOptimizer):
             return _NOT_CONSIDERED
         if self.implementation == "auto" and not kernels.chosen_for(entry.place.handed):
             return _NOT_CONSIDERED
-        obstacle = kernels.obstacle(entry.place, self.state[entry.place.handed], entry.group)
+        obstacle = kernels.obstacle(entry.place, self.state[entry.place.handed], entry.group, self.shapes_in(entry))
         if obstacle is not None and self.implementation == "triton":
             raise ValueError(f'implementation="triton" cannot be taken: {obstacle}; "auto" takes the rule in PyTorch')
         return obstacle
