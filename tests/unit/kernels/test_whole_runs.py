@@ -40,6 +40,12 @@ def test_what_has_no_kernel_is_named(run: Callable) -> None:
     said = run(whole_runs.refusals)
     assert all(f"{option}=True has no kernel" in said[option] for option in ("cautious", "trust_ratio", "legacy_1d"))
     assert "torch.float64 have no kernel" in said["float64"]
+    assert "8-bit momentum of matrices whose columns are no multiple of 256 has no kernel, as of one of shape (12, 20)" in said["int8"]
+
+
+@pytest.mark.parametrize("momentum_dtype", ["bfloat16", "int8"])
+def test_low_precision_momentum_draws_what_the_rule_draws(run: Callable, momentum_dtype: str) -> None:
+    assert run(whole_runs.codes_alike, momentum_dtype) > 0.999
 
 
 def test_an_implementation_that_there_is_not_is_refused() -> None:

@@ -48,6 +48,21 @@ def differences(hyper: dict[str, Any]) -> float:
     return max(error(one.detach(), other.detach()) for one, other in pairs)
 
 
+def codes_alike(momentum_dtype: str) -> float:
+    """The share of the momentum's codes that are the same after two steps by the kernels and two by the rule. Where the values that are
+    rounded differ in their last bit, a code may."""
+    codes = []
+    for implementation in ("triton", "eager"):
+        params = [nn.Parameter(value.to(DEVICE)) for value in draw([(5, 256), (300,)], 0)]
+        made = CAME(params, implementation=implementation, momentum_dtype=momentum_dtype, seed=3)
+        for seed in (1, 2):
+            for param, grad in zip(params, draw([(5, 256), (300,)], seed), strict=True):
+                param.grad = grad.to(DEVICE)
+            made.step()
+        codes.append(torch.cat([made.state[param]["exp_avg"].flatten() for param in params]))
+    return float((codes[0] == codes[1]).double().mean())
+
+
 def weights(made: CAME) -> list[torch.Tensor]:
     return [param.detach().clone().cpu() for group in made.param_groups for param in group["params"]]
 
@@ -120,4 +135,9 @@ def refusals() -> dict[str, str]:
         step(made, 1)
     except ValueError as refusal:
         said["float64"] = str(refusal)
+    made = optimizer_of(parameters(), "triton", momentum_dtype="int8")
+    try:
+        step(made, 1)
+    except ValueError as refusal:
+        said["int8"] = str(refusal)
     return said
