@@ -11,7 +11,6 @@ from torch import Tensor
 from came.kernels import fields, finalise, passes, tables
 from came.kernels.momentum import keys
 from came.kernels.tables import Geometry, Piece
-from came.rounding import Draws
 
 DTYPES = {torch.float32: tl.float32, torch.bfloat16: tl.bfloat16, torch.float16: tl.float16, torch.int8: tl.int8}
 
@@ -127,7 +126,7 @@ class Batch:
     def draw(self, steps: Sequence[int], seeds: Sequence[int]) -> None:
         """What the pieces' momentum is rounded with in this update, their numbers of which are `steps`."""
         if self.rounds:
-            drawn = keys([Draws(seed, step, piece.number) for seed, step, piece in zip(seeds, steps, self.pieces, strict=True)])
+            drawn = keys(seeds, steps, [piece.number for piece in self.pieces])
             self._keys.copy_(drawn.pin_memory() if self._keys.is_cuda else drawn, non_blocking=True)
 
     def move(self, scale: Tensor, observe: bool) -> None:

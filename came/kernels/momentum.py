@@ -11,7 +11,7 @@ import triton.language as tl
 from torch import Tensor
 
 from came import momentum as kept
-from came.rounding import Draws
+from came.rounding import _GOLDEN, _mix64
 
 BLOCK = tl.constexpr(kept.BLOCK)
 TOP = tl.constexpr(kept.TOP)
@@ -19,10 +19,28 @@ TINY = tl.constexpr(kept.TINY)
 INVERSE = tl.constexpr(1 / kept.LARGEST**2)
 
 
-def keys(draws: Sequence[Draws]) -> Tensor:
-    """Keys 0 and 1 of each parameter's draws, (parameters, 2) int32; the indices of a parameter stay below 2^32."""
-    words = [[word - 2**32 if word >= 2**31 else word for word in each.keys()] for each in draws]
-    return torch.tensor(words, dtype=torch.int32)
+def keys(seeds: Sequence[int], steps: Sequence[int], numbers: Sequence[int]) -> Tensor:
+    """`Draws(seed, step, number).keys()` of each parameter, (parameters, 2) int32; the indices of a parameter stay below 2^32."""
+    begun = {pair: _signed(_chained(_chained(0, pair[0]), pair[1])) for pair in set(zip(seeds, steps, strict=True))}
+    words = torch.tensor([begun[pair] for pair in zip(seeds, steps, strict=True)], dtype=torch.int64)
+    for value in (torch.tensor(numbers, dtype=torch.int64), 0):  # the parameter, and the upper half of an index
+        words = _mixed64((words ^ value) + _signed(_GOLDEN))
+    return words.view(torch.int32).view(-1, 2)
+
+
+def _chained(key: int, value: int) -> int:
+    return _mix64((key ^ value) + _GOLDEN)
+
+
+def _mixed64(words: Tensor) -> Tensor:
+    """`came.rounding`'s SplitMix64 of int64 taken for unsigned."""
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, 1)):
+        words = (words ^ ((words >> shift) & ((1 << (64 - shift)) - 1))) * _signed(factor)
+    return words
+
+
+def _signed(word: int) -> int:
+    return word - 2**64 if word >= 2**63 else word
 
 
 @triton.jit

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import is_
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from came.kernels import fields
 from came.kernels.batch import Batch, Traits
 from came.kernels.finalise import AVERAGE, REDUCE, WHOLE
 from came.kernels.tables import ALIGNMENT_BYTES, Geometry, Piece
-from came.layouts import local
+from came.layouts import is_dtensor, local
 from came.lockstep import Traffic
 from came.observation import Observer
 from came.optimizer import Place, clip_scale
@@ -31,10 +32,6 @@ class Member:
     """As it is allocated for the handed tensor; see `came.state`."""
     hyper: dict[str, Any]
     """Its parameter group."""
-
-    def tensors(self) -> list[Tensor]:
-        """Whose addresses the tables hold."""
-        return [local(self.place.handed), *(local(value) for name, value in self.state.items() if name != "step")]
 
     def row(self) -> tuple[int, int]:
         """What its hyper-parameters depend on: the group and, where there is bias correction, the number of this update."""
@@ -58,7 +55,7 @@ class Plan:
     ) -> None:
         """`views_of` gives the state of a place's shards, `numbers` a parameter's number in the optimizer's order by its `id`."""
         device = gradients[0].device
-        self._place = _place_of(members)
+        self._watched = _Watched(_tensors(members))
         self._bias_corrected = any(member.hyper["bias_correction"] for member in members)
         self._alignment = [gradient.data_ptr() % ALIGNMENT_BYTES for gradient in gradients]
         self._dtypes = [gradient.dtype for gradient in gradients]
@@ -91,10 +88,10 @@ class Plan:
     def fits(self, members: Sequence[Member], gradients: Sequence[Tensor]) -> bool:
         """Whether everything that the tables speak of is where it was."""
         rows = [member.row() for member in members]
-        order = list(dict.fromkeys(rows))
+        order = {row: number for number, row in enumerate(dict.fromkeys(rows))}
         return (
-            self._place == _place_of(members)
-            and self._row_of_member == [order.index(row) for row in rows]
+            self._watched.same(_tensors(members))
+            and self._row_of_member == [order[row] for row in rows]
             and self._dtypes == [gradient.dtype for gradient in gradients]
             and self._alignment == [gradient.data_ptr() % ALIGNMENT_BYTES for gradient in gradients]
         )
@@ -192,6 +189,26 @@ class Plan:
                     observer.confidence(piece.interval, (row / row.mean(-1, keepdim=True)).rsqrt_() * factor, col.rsqrt())
 
 
+class _Watched:
+    """Tensors, and where they were when they were first seen. Looked at before every step, so it is quick about it."""
+
+    def __init__(self, tensors: list[Tensor]) -> None:
+        self._tensors = tensors
+        self._locals = [local(tensor) for tensor in tensors]
+        self._sharded = [tensor for tensor in tensors if is_dtensor(tensor)]
+        self._locals_of_sharded = [local(tensor) for tensor in self._sharded]
+        self._addresses = [tensor.data_ptr() for tensor in self._locals]
+
+    def same(self, tensors: list[Tensor]) -> bool:
+        """Whether these are the tensors, and lie where they did."""
+        return (
+            len(tensors) == len(self._tensors)
+            and all(map(is_, tensors, self._tensors))
+            and all(map(is_, map(local, self._sharded), self._locals_of_sharded))
+            and [tensor.data_ptr() for tensor in self._locals] == self._addresses
+        )
+
+
 class _Mirror:
     """A small table on the device that is rewritten when its values on the host have changed; the host does not wait."""
 
@@ -242,8 +259,12 @@ def _on_device(value: Any) -> bool:
     return torch.is_tensor(value) and value.is_cuda
 
 
-def _place_of(members: Sequence[Member]) -> list[int]:
-    return [tensor.data_ptr() for member in members for tensor in member.tensors()]
+def _tensors(members: Sequence[Member]) -> list[Tensor]:
+    """Those whose addresses the tables hold, and the step counts."""
+    found = [member.place.handed for member in members]
+    for member in members:
+        found.extend(member.state.values())
+    return found
 
 
 def _all_reduce(packs: Packs, traffic: Traffic) -> list[Any]:

@@ -179,6 +179,7 @@ class CAME(ShardedOptimizer):
         variants = dict(bias_correction=bias_correction, cautious=cautious, trust_ratio=trust_ratio, legacy_1d=legacy_1d)
         check_choice("implementation", implementation, kernels.IMPLEMENTATIONS)
         self.implementation = implementation
+        self._obstacles: dict[int, tuple[tuple, str | None]] = {}
         super().__init__(params, {**paper, **variants, "max_grad_norm": max_grad_norm, "seed": seed})
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
@@ -190,6 +191,10 @@ class CAME(ShardedOptimizer):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "implementation": self.implementation}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self.__dict__.setdefault("_obstacles", {})
 
     def gradient_scale(self) -> Tensor | None:
         """`max_grad_norm` over the norm of all gradients, where that is less than 1."""
@@ -219,10 +224,30 @@ class CAME(ShardedOptimizer):
             return _NOT_CONSIDERED
         if self.implementation == "auto" and not kernels.chosen_for(entry.place.handed):
             return _NOT_CONSIDERED
-        obstacle = kernels.obstacle(entry.place, self.state[entry.place.handed], entry.group, self.shapes_in(entry))
+        obstacle = self._known_obstacle(entry)
         if obstacle is not None and self.implementation == "triton":
             raise ValueError(f'implementation="triton" cannot be taken: {obstacle}; "auto" takes the rule in PyTorch')
         return obstacle
+
+    def _known_obstacle(self, entry: Entry) -> str | None:
+        """`kernels.obstacle`, looked for anew where something that it depends on has changed."""
+        handed, gradient, group = entry.place.handed, entry.place.gradient, entry.group
+        options = group["cautious"], group["trust_ratio"], group["legacy_1d"]
+        state = self.state[handed]
+        traits = (
+            id(state),
+            id(state.get("exp_avg")),
+            gradient.dtype,
+            gradient.layout,
+            handed.dtype,
+            handed.device,
+            handed.is_contiguous(),
+            options,
+        )
+        known = self._obstacles.get(id(handed))
+        if known is None or known[0] != traits:
+            known = self._obstacles[id(handed)] = traits, kernels.obstacle(entry.place, state, group, self.shapes_in(entry))
+        return known[1]
 
     def _say_once(self, obstacles: Sequence[str | None]) -> None:
         """How many tensors the kernels take, and why not the others, where they were considered at all."""

@@ -33,6 +33,16 @@ def test_strips_hold_each_element_once(case: tuple[int, int, int, int, int]) -> 
     assert all(strip.rows <= strip_rows and (strip.rows == 1 or strip.high - strip.low == cols) for _, strip in found)
 
 
+@settings(deadline=None, max_examples=50)
+@given(st.lists(st.tuples(st.integers(0, 2**64 - 1), st.integers(1, 2**40), st.integers(0, 10_000)), min_size=1, max_size=5))
+def test_keys_made_together_are_those_made_one_by_one(cases: list[tuple[int, int, int]]) -> None:
+    from came.kernels.momentum import keys
+    from came.rounding import Draws
+
+    wanted = [Draws(*case).keys() for case in cases]
+    assert [tuple(word % 2**32 for word in pair) for pair in keys(*zip(*cases, strict=True)).tolist()] == wanted
+
+
 def test_unaligned_addresses_are_not_called_aligned() -> None:
     import torch
 
