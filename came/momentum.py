@@ -8,6 +8,10 @@ each change below half a code, so that momentum that decays by a tenth each step
 on the parameter's own flat index: block k is the elements [256 k, 256 (k + 1)). Of a block that is cut by the end of a rank's interval
 each rank has a piece, with the piece's own scale; uncut blocks are one piece, the same at any layout.
 
+Why squares: of CAME's momenta in two BERTs of 100 steps (largest magnitudes 4.7 and 5.8 RMS in the median block) one rounding is off by 1.1
+and 1.2 % of their norm; with even codes it is 1.6 and 2.0 %, with cubes 1.3, with powers 1.5 the same to 0.05, and with codes even within
+each of seven decades 1.9. bfloat16's is 0.2 %.
+
 Exactly, for a kernel to repeat to the bit: `TOP` is 127^2 in fixed point with 16 fractional bits; division and products are float32,
 rounded to nearest; everything after them is integers below 2^31.
 
@@ -106,7 +110,7 @@ def _to_codes(values: Tensor, bits: Tensor | None) -> tuple[Tensor, Tensor]:
     scale = magnitude.amax(-1, keepdim=True)
     scale = torch.where(scale < TINY, 0.0, scale)
     fixed = (magnitude * torch.where(scale > 0, TOP / scale, 0.0)).to(torch.int32)
-    fixed = torch.where((magnitude == scale) & (scale > 0), TOP, fixed)
+    fixed.masked_fill_(magnitude == torch.where(scale > 0, scale, torch.inf), TOP)
     low = (fixed >> 16).float().add_(0.5).sqrt_().to(torch.int32)
     rest, gap = fixed.sub_(low.square() << 16), 2 * low + 1
     if bits is None:

@@ -57,10 +57,9 @@ class ShardedOptimizer(torch.optim.Optimizer):
     """Runs one rule, exactly, on unsharded parameters, under DeepSpeed ZeRO stages 0-3 and under FSDP2.
 
     Subclasses set `rule` and give its hyper-parameters. State and arithmetic are float32 (float64 for float64 parameters), but for
-    momentum that the rule wants kept in less: it is decoded before the rule and encoded after it. A parameter
-    in bfloat16 is updated in float32 and rounded, so that steps smaller than its resolution are lost unless somebody keeps float32
-    masters, as DeepSpeed does. Raises `came.layouts.LayoutError` at the first step if a parameter's elements cannot be located with
-    certainty.
+    momentum that is kept in less (`came.momentum`), decoded before the rule and encoded after it. A parameter in bfloat16 is updated in
+    float32 and rounded, so that steps smaller than its resolution are lost unless somebody keeps float32 masters, as DeepSpeed does.
+    Raises `came.layouts.LayoutError` at the first step if a parameter's elements cannot be located with certainty.
 
     Attributes:
         traffic: collective calls and bytes of the last `step()`.
@@ -196,7 +195,8 @@ class ShardedOptimizer(torch.optim.Optimizer):
         shapes = [getattr(param, "ds_shape", param.shape) for params in self._params for param in params if param.requires_grad]
         kinds = [self.rule.state(Interval.whole(shape)).values() for shape in shapes if prod(shape)]
         factored = sum(Kind.ROW in found for found in kinds)
-        return f"{self.rule.name}: {layout.name}, {factored} of {len(kinds)} parameters factored"
+        momentum = "" if self.rule.momentum_dtype == "float32" else f", momentum in {self.rule.momentum_dtype}"
+        return f"{self.rule.name}: {layout.name}, {factored} of {len(kinds)} parameters factored{momentum}"
 
     # The step -----------------------------------------------------------------------------------------------------------------
 

@@ -57,7 +57,7 @@ def to_bfloat16(values: Tensor, bits: Tensor) -> Tensor:
 
 def _hashed(start: int, stop: int, keys: tuple[int, int], device: torch.device | str) -> Tensor:
     """The bits of indices that share their high word."""
-    words = torch.arange(start % _WORD, start % _WORD + stop - start, device=device).to(torch.int32)  # modulo 2^32
+    words = torch.arange(stop - start, dtype=torch.int32, device=device).add_(_signed(start % _WORD))
     for key in keys:
         _mix32_(words.bitwise_xor_(_signed(key)))
     return words

@@ -14,7 +14,7 @@ from torch.distributed.fsdp import CPUOffloadPolicy, fully_shard
 from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 
-from came import CAME, LayoutError
+from came import CAME, LayoutError, momentum
 from came import checkpoint as came_checkpoint
 from came.verify import matrix
 from came.verify.probe import (
@@ -246,7 +246,23 @@ def test_a_checkpoint_goes_on_with_any_number_of_ranks(observed: list[dict], loa
 def observe_meshes() -> dict:
     model, optimizer = _sharded_probe("came", init_device_mesh("cpu", (2, 2), mesh_dim_names=("replicate", "shard")))
     _train(model, optimizer, 0, STEPS)
-    return {"hybrid": pieces(optimizer, _names(model)), "strided": _refusal(_tensor_parallel_and_fsdp), "twice": _refusal(_sharded_twice)}
+    return {
+        "hybrid": pieces(optimizer, _names(model)),
+        "hybrid in 8 bits": _hybrid_in_8_bits(),
+        "strided": _refusal(_tensor_parallel_and_fsdp),
+        "twice": _refusal(_sharded_twice),
+    }
+
+
+def _hybrid_in_8_bits() -> tuple[list[Piece], dict[str, tuple[int, ...]], dict[str, int]]:
+    """Weights that both replicas must have, the shapes of the scales, and the pieces of what this rank holds."""
+    model = Probe()
+    fully_shard(model, mesh=init_device_mesh("cpu", (2, 2), mesh_dim_names=("replicate", "shard")))
+    optimizer, names = CAME(model.parameters(), lr=2e-4, momentum_dtype="int8"), _names(model)
+    _train(model, optimizer, 0, 3)
+    shapes = {names[param]: tuple(state["exp_avg_scale"].shape) for param, state in optimizer.state.items()}
+    held = {names[shard.param]: momentum.pieces(shard.interval) for place in optimizer.places() for shard in place.shards}
+    return pieces(optimizer, names), shapes, held
 
 
 def _tensor_parallel_and_fsdp() -> nn.Module:
@@ -270,5 +286,8 @@ def test_meshes_of_two_dimensions() -> None:
     found = assemble([found["hybrid"] for found in by_rank], [name for name, _ in Probe().named_parameters()])
     weight, update = errors(found, answer.final, answer.initial)
     assert weight <= WEIGHT_BOUND and update <= UPDATE_BOUND
+    assemble([found["hybrid in 8 bits"][0] for found in by_rank], [name for name, _ in Probe().named_parameters()])
+    for name, shape in by_rank[0]["hybrid in 8 bits"][1].items():
+        assert shape == (2, max(found["hybrid in 8 bits"][2][name] for found in by_rank))
     assert all("_StridedShard" in found["strided"] and "not supported" in found["strided"] for found in by_rank)
     assert all("sharded along 2 dimensions of the mesh" in found["twice"] for found in by_rank)

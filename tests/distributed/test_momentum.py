@@ -34,6 +34,8 @@ LAYOUTS = [
     *((ranks, FSDP2) for ranks in (2, 3)),
 ]
 anywhere = pytest.mark.parametrize(("ranks", "layout"), LAYOUTS, ids=[f"{layout} on {ranks}" for ranks, layout in LAYOUTS])
+SAME = [(ranks, layout) for ranks, layout in LAYOUTS if "bf16" not in str(layout)]
+same_gradients = pytest.mark.parametrize(("ranks", "layout"), SAME, ids=[f"{layout} on {ranks}" for ranks, layout in SAME])
 low_precision = pytest.mark.parametrize("dtype", LOW)
 
 
@@ -158,13 +160,11 @@ def test_it_strays_from_the_exact_one_by_what_was_rounded_and_no_more(observed: 
             assert (mine.values != right.codes).any() or mine.codes.numel() < BLOCK
 
 
-@anywhere
+@same_gradients
 @low_precision
 def test_every_layout_draws_the_same(observed: dict, ranks: int, layout: str, dtype: str) -> None:
     """Whole blocks have the codes that they have on one rank, but for where float32 sums that differ in their last bits come to lie on
     the two sides of a draw. Other draws would make a third of them differ."""
-    if layout in MORE and "bf16" in layout:
-        pytest.skip("the gradients are others")
     of_one = observed[1][0]["stage 0", dtype]
     different = total = 0
     for name, (low,) in one_by_one(observed[ranks], layout, dtype):
@@ -175,7 +175,7 @@ def test_every_layout_draws_the_same(observed: dict, ranks: int, layout: str, dt
             if first < last:
                 different += int((mine.codes[first - mine.start : last - mine.start] != right.codes[first:last]).sum())
                 total += last - first
-    assert total > 10_000 and different <= 2e-3 * total
+    assert total > 10_000 and different <= 1e-3 * total
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 3])

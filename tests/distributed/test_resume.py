@@ -59,3 +59,19 @@ def test_mathematics_are_not_changed_on_the_way(runs: ForkedRuns, undisturbed: l
     assert ended.codes == [2, 2]
     (error,) = [line for line in ended.said.splitlines() if line.startswith("error: ")]
     assert "optimizer.beta1: 0.9 -> 0.8" in error and "train.global_batch_size: 8 -> 16" in error and "zero" not in error
+
+
+def test_momentum_in_8_bits_goes_on_to_the_bit_and_in_no_other_dtype(runs: ForkedRuns) -> None:
+    low = (*COMMAND, *FIRST, "optimizer.momentum_dtype=int8")
+    whole, cut = (folder_of(runs, name) for name in ("whole_int8", "cut_int8"))
+    assert runs.run(*low, "run.name=whole_int8").codes == [0, 0]
+    assert runs.run(*low, "run.name=cut_int8", fault=in_the_middle_of_a_step).codes == [-9, -9]
+    assert runs.run(*low, "run.name=cut_int8").codes == [0, 0]
+    assert last(read_metrics(cut.metrics), "resume") is not None
+    assert losses(cut) == losses(whole)
+    start, train = (last(read_metrics(whole.metrics), kind) for kind in ("start", "train"))
+    assert start is not None and train is not None
+    assert train["memory_optimizer_bytes"] == start["plan"]["optimizer_state_bytes"]
+    assert "memory_optimizer_exp_avg_bytes" in train and "memory_optimizer_exp_avg_scale_bytes" not in train  # scales count with codes
+    ended = runs.run(*COMMAND, *FIRST, "optimizer.momentum_dtype=bfloat16", "run.name=cut_int8")
+    assert ended.codes == [2, 2] and "optimizer.momentum_dtype: int8 -> bfloat16" in ended.said

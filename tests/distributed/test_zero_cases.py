@@ -10,6 +10,7 @@ import torch
 import torch.distributed as dist
 
 from came import LayoutError
+from came.momentum import DTYPES
 from came.verify.engines import deepspeed_config, import_deepspeed
 from came.verify.probe import UPDATE_BOUND, WEIGHT_BOUND, Cell, Piece, Probe, assemble, draw_gradients, errors, pieces, whole_answer
 from came.verify.ranks import run_on_ranks
@@ -32,7 +33,7 @@ def observe(folder: str) -> dict:
         "odd": {stage: _odd(stage) for stage in STAGES},
         "init": _trained_probe(3, {}, _initialised_in_pieces),
         "settings": {(name, stage): _trained_probe(stage, SETTINGS[name][1]) for name, stage in PROBES},
-        "native": {stage: _native_checkpoint(stage, folder) for stage in STAGES},
+        "native": {(stage, dtype): _native_checkpoint(stage, dtype, folder) for stage in STAGES for dtype in DTYPES},
         "one rank": {stage: _wrong_on_one_rank(stage) for stage in STAGES},
     }
 
@@ -83,22 +84,22 @@ def _trained_probe(stage: int, extra: dict[str, Any], make: Callable[[], Probe] 
         engine.destroy()
 
 
-def _native_checkpoint(stage: int, folder: str) -> bool:
+def _native_checkpoint(stage: int, dtype: str, folder: str) -> bool:
     """Whether a run that DeepSpeed saved half-way and loaded into a fresh engine ends bit-equal to the uninterrupted one."""
 
     def run(first: int, load: bool) -> list[Piece]:
         model = Probe()
         contender = Cell("came", stage, "fp32", 1).contender
-        optimizer = contender.make(model.parameters(), **contender.hyper)
+        optimizer = contender.make(model.parameters(), momentum_dtype=dtype, **contender.hyper)
         names = {param: name for name, param in model.named_parameters()}
         engine = _start(model, optimizer, stage, {}, 2.0)
         if load:
-            engine.load_checkpoint(folder, tag=f"stage{stage}")
+            engine.load_checkpoint(folder, tag=f"stage{stage}-{dtype}")
         for step in range(first, STEPS):
             engine.backward(engine(draw_gradients(step, 0, dist.get_rank())))
             engine.step()
             if not load and step == STEPS // 2 - 1:
-                engine.save_checkpoint(folder, tag=f"stage{stage}")
+                engine.save_checkpoint(folder, tag=f"stage{stage}-{dtype}")
         found = pieces(optimizer, names)
         engine.destroy()
         return found
@@ -153,9 +154,10 @@ def test_settings(observed: list[dict], name: str, stage: int) -> None:
     assert is_exact(stage, [found["settings"][name, stage] for found in observed])
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("stage", STAGES)
-def test_deepspeeds_own_checkpoints_go_on_to_the_bit(observed: list[dict], stage: int) -> None:
-    assert all(found["native"][stage] for found in observed)
+def test_deepspeeds_own_checkpoints_go_on_to_the_bit(observed: list[dict], stage: int, dtype: str) -> None:
+    assert all(found["native"][stage, dtype] for found in observed)
 
 
 def test_secondary_partitions_of_the_weights() -> None:

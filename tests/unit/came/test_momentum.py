@@ -261,6 +261,15 @@ def test_a_loaded_a_copied_and_a_pickled_one_go_on_to_the_bit(dtype: str, param_
     assert equal(others, params) and equal(copied[0], params) and equal(pickled[0], params)
 
 
+def test_parameters_are_numbered_through_the_groups_and_those_added_later_at_the_end() -> None:
+    params, later = parameters(), parameters()
+    made = CAME([{"params": params[:2]}, {"params": params[2:]}], momentum_dtype="int8")
+    made.add_param_group({"params": later})
+    for each, held in ((made, params + later), copy.deepcopy((made, params + later))):
+        assert [each.parameter_numbers()[id(param)] for param in held] == list(range(len(held)))
+        assert each.rule == made.rule
+
+
 @pytest.mark.parametrize(("of", "into"), [("int8", "float32"), ("float32", "int8"), ("bfloat16", "float32"), ("int8", "bfloat16")])
 def test_a_state_of_another_dtype_is_refused(of: str, into: str) -> None:
     made = CAME(parameters(), momentum_dtype=of)
