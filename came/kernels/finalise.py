@@ -47,7 +47,7 @@ def finalise_squares(
                 _averaged(pointer(matrices, matrix, fields.MATRIX_COL_AVERAGE, tl.float32) + index, mean, weight, inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["row_stride", "col_stride", "packed_stride"])
 def finalise_residuals(
     matrices, parts, parameters, hyper, row_sums, row_stride, col_sums, col_stride, tile_sums,
     packed, packed_stride, row_blocks, clip_scales,

@@ -99,7 +99,7 @@ def _inside(matrices, tiles, matrix, tile, BLOCK_COLS: tl.constexpr):
 # B -----------------------------------------------------------------------------------------------------------------------------
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["row_stride", "col_stride"])
 def update_sums(
     matrices, tiles, gradients, hyper, scale, row_blocks, row_sums, row_stride, col_sums, col_stride, tile_sums,
     GRADIENT: tl.constexpr, MOMENTUM: tl.constexpr, BLOCK_ROWS: tl.constexpr, BLOCK_COLS: tl.constexpr,
