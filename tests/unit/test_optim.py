@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 from torch import nn
 
+from came.kernels import IMPLEMENTATIONS
 from came.momentum import DTYPES
 from pretrain.config.compose import compose
 from pretrain.config.registry import SCHEMAS
@@ -54,6 +55,17 @@ def test_biases_and_normalisation_are_spared_decay_and_adaptation(name: str) -> 
 def test_the_run_s_seed_is_the_rounding_s() -> None:
     config = compose(["optimizer=came", "optimizer.momentum_dtype=bfloat16"])
     assert {group["seed"] for group in build_optimizer(config.optimizer, MODEL, 7).param_groups} == {7}
+
+
+@pytest.mark.parametrize("option", ["cautious", "trust_ratio", "legacy_1d"])
+def test_an_option_without_kernel_is_refused_with_kernels(option: str) -> None:
+    with pytest.raises(UserError, match=f"optimizer.{option}=true is not valid; give optimizer.implementation=auto with it: it has no kernel"):
+        compose(["optimizer.implementation=triton", f"optimizer.{option}=true"])
+
+
+def test_the_implementations_are_came_s() -> None:
+    for implementation in IMPLEMENTATIONS:
+        compose([f"optimizer.implementation={implementation}"])
 
 
 def test_the_momentum_s_dtypes_are_came_s() -> None:
