@@ -231,7 +231,7 @@ class ShardedOptimizer(torch.optim.Optimizer):
 
     def refuse_sharded_clipping(self) -> None:
         """Raises LayoutError where the norm of all gradients is not to be had."""
-        if any(layout.partitioned for layout in self.layouts()):
+        if any(place.layout.partitioned for place in self._places.values()):
             raise LayoutError(
                 f"{self.rule.name}(max_grad_norm=...) needs the norm of all gradients, and of sharded parameters it sees a part at a time; "
                 'leave it out and clip where all are known: DeepSpeed\'s "gradient_clipping", torch.nn.utils.clip_grad_norm_'

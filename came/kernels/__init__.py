@@ -92,7 +92,14 @@ def _interpreted() -> bool:
 
 def chosen_for(handed: Tensor) -> bool:
     """Whether `implementation="auto"` takes the kernels for what they can take."""
-    return local(handed).is_cuda and torch.version.cuda is not None
+    mine = local(handed)
+    return mine.is_cuda and _ampere_or_later(mine.device)
+
+
+@cache
+def _ampere_or_later(device: torch.device) -> bool:
+    """NVIDIA's from the A100 on: older ones lack bfloat16, and Triton has left them."""
+    return torch.version.cuda is not None and torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 class FusedSteps:
