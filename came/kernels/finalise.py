@@ -37,7 +37,7 @@ def finalise_squares(
             tl.store(packed + place, sums, mask=inside)
         else:
             factor = tl.load(scale)
-            mean = sums * (factor * factor) / _length(matrices, matrix, axis) + hyper_of(hyper, matrices, matrix, fields.EPS1)
+            mean = tl.div_rn(sums * (factor * factor), _length(matrices, matrix, axis)) + hyper_of(hyper, matrices, matrix, fields.EPS1)
             weight = hyper_of(hyper, matrices, matrix, fields.WEIGHT2)
             if axis == fields.ROWS_PART:
                 block = row_blocks + of_matrix(matrices, matrix, fields.MATRIX_ROW_BLOCKS) + of_part(parts, part, fields.PART_BLOCK)
@@ -69,7 +69,7 @@ def finalise_residuals(
             tl.store(packed + 3 * packed_stride + parameter, squares)
     else:
         rms = tl.sqrt(squares / tl.load(of_parameter + fields.PARAMETER_TOTAL).to(tl.float64)).to(tl.float32)
-        clip_scale = 1.0 / _at_least_one(rms / hyper_of(hyper, matrices, matrix, fields.CLIP_THRESHOLD))
+        clip_scale = tl.div_rn(1.0, _at_least_one(tl.div_rn(rms, hyper_of(hyper, matrices, matrix, fields.CLIP_THRESHOLD))))
         if leads:
             tl.store(clip_scales + parameter, clip_scale)
     if axis != fields.CLIPPING_PART:
@@ -90,7 +90,7 @@ def finalise_residuals(
             s = clip_scale.to(tl.float64)
             lag = _at_least_zero(squares_m - 2.0 * s * products + s * s * squares_u).to(tl.float32)  # of s u from m; beta1 of it is left
             beta1 = hyper_of(hyper, matrices, matrix, fields.BETA1)
-            mean = beta1 * beta1 * lag / _length(matrices, matrix, axis) + hyper_of(hyper, matrices, matrix, fields.EPS2)
+            mean = tl.div_rn(beta1 * beta1 * lag, _length(matrices, matrix, axis)) + hyper_of(hyper, matrices, matrix, fields.EPS2)
             weight = hyper_of(hyper, matrices, matrix, fields.WEIGHT3)
             if axis == fields.ROWS_PART:
                 block = row_blocks + of_matrix(matrices, matrix, fields.MATRIX_ROW_BLOCKS) + of_part(parts, part, fields.PART_BLOCK)

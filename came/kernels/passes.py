@@ -20,6 +20,7 @@ from came.kernels.reading import (
     columns_held,
     gradient_pointer,
     hyper_of,
+    inverse_root,
     mean_of_rows,
     of_matrix,
     of_tile,
@@ -153,7 +154,7 @@ def _matrix_update_sums(
         g = tl.load(gradient + element, mask=mask, other=0.0).to(tl.float32)
         block = (origin + element) // BLOCK - first_block
         m = load(codes, scales, element, block, mask, MOMENTUM).to(tl.float64)
-        factor = tl.rsqrt(tl.load(row_average + row, mask=row < rows, other=1.0)) * row_factor
+        factor = inverse_root(tl.load(row_average + row, mask=row < rows, other=1.0)) * row_factor
         u = (g * factor[:, None] * col_factor[None, :]).to(tl.float64)
         squares_m += m * m
         products += m * u
@@ -173,7 +174,7 @@ def _matrix_update_sums(
 def _update_factors(matrices, tiles, matrix, tile, hyper, scale, row_blocks):
     """The update is g * (row_factor / sqrt(row_average)) / sqrt(col average), before clipping: the factor, and where the averages of the
     tile's rows begin."""
-    row_factor = tl.sqrt(mean_of_rows(matrices, matrix, row_blocks)) * hyper_of(hyper, matrices, matrix, fields.UPDATE_FACTOR)
+    row_factor = tl.sqrt_rn(mean_of_rows(matrices, matrix, row_blocks)) * hyper_of(hyper, matrices, matrix, fields.UPDATE_FACTOR)
     row_factor *= tl.load(scale) * hyper_of(hyper, matrices, matrix, fields.SIGN)
     return row_factor, pointer(matrices, matrix, fields.MATRIX_ROW_AVERAGE, tl.float32) + of_tile(tiles, tile, fields.TILE_ROW)
 
@@ -181,7 +182,7 @@ def _update_factors(matrices, tiles, matrix, tile, hyper, scale, row_blocks):
 @triton.jit
 def _col_factor(matrices, tiles, matrix, tile, FIELD: tl.constexpr, inside, BLOCK_COLS: tl.constexpr):
     averages = pointer(matrices, matrix, FIELD, tl.float32) + of_tile(tiles, tile, fields.TILE_COL)
-    return tl.rsqrt(tl.load(averages + tl.arange(0, BLOCK_COLS), mask=inside, other=1.0))
+    return inverse_root(tl.load(averages + tl.arange(0, BLOCK_COLS), mask=inside, other=1.0))
 
 
 @triton.jit
@@ -207,7 +208,7 @@ def _vector_update_sums(
         v = tl.load(second + element, mask=mask, other=1.0)
         v = averaged(v, g * g + eps1, weight2)
         tl.store(second + element, v, mask=mask)
-        u = (g * tl.rsqrt(v) * update_factor).to(tl.float64)
+        u = (g * inverse_root(v) * update_factor).to(tl.float64)
         squares += u * u
     tl.store(tile_sums + tile, tl.sum(tl.sum(squares, 0), 0))
 
@@ -270,7 +271,7 @@ def _move_matrix(
     row_factor *= tl.load(clip_scales + parameter)
     key = keys + 2 * parameter
     col_factor = _col_factor(matrices, tiles, matrix, tile, fields.MATRIX_COL_AVERAGE, inside, BLOCK_COLS)
-    confidence = tl.sqrt(mean_of_rows(matrices, matrix, residual_row_blocks)) * hyper_of(hyper, matrices, matrix, fields.MATRIX_FACTOR)
+    confidence = tl.sqrt_rn(mean_of_rows(matrices, matrix, residual_row_blocks)) * hyper_of(hyper, matrices, matrix, fields.MATRIX_FACTOR)
     row_residual = pointer(matrices, matrix, fields.MATRIX_ROW_RESIDUAL, tl.float32) + of_tile(tiles, tile, fields.TILE_ROW)
     col_confidence = _col_factor(matrices, tiles, matrix, tile, fields.MATRIX_COL_RESIDUAL, inside, BLOCK_COLS)
     lr, decay = hyper_of(hyper, matrices, matrix, fields.LR), hyper_of(hyper, matrices, matrix, fields.WEIGHT_DECAY)
@@ -283,8 +284,8 @@ def _move_matrix(
         block = (origin + element) // BLOCK - first_block
         m = load(codes, scales, element, block, mask, MOMENTUM)
         p = tl.load(weight + element, mask=mask, other=0.0).to(tl.float32)
-        factor = tl.rsqrt(tl.load(row_average + row, mask=row < rows, other=1.0)) * row_factor
-        row_confidence = tl.rsqrt(tl.load(row_residual + row, mask=row < rows, other=1.0)) * confidence
+        factor = inverse_root(tl.load(row_average + row, mask=row < rows, other=1.0)) * row_factor
+        row_confidence = inverse_root(tl.load(row_residual + row, mask=row < rows, other=1.0)) * confidence
         m = averaged(m, g * factor[:, None] * col_factor[None, :], weight1)
         direction = m * row_confidence[:, None] * col_confidence[None, :] + decay * p
         index = (origin + element).to(tl.uint32)
@@ -331,7 +332,7 @@ def _move_vector(
         m = load(codes, scales, element, block, mask, MOMENTUM)
         p = tl.load(weight + element, mask=mask, other=0.0).to(tl.float32)
         v = tl.load(second + element, mask=mask, other=1.0)
-        m = averaged(m, g * tl.rsqrt(v) * update_factor, weight1)
+        m = averaged(m, g * inverse_root(v) * update_factor, weight1)
         direction = m * momentum_factor + decay * p
         index = (origin + element).to(tl.uint32)
         store(codes, scales, element, block, index, key, m, mask, MOMENTUM, BLOCK_ROWS, BLOCK_COLS)

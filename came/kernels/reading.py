@@ -99,7 +99,15 @@ def mean_of_rows(matrices, matrix, row_blocks):
     """The mean of a matrix's row averages, from the sums that the finalising programs left."""
     blocks = row_blocks + of_matrix(matrices, matrix, fields.MATRIX_ROW_BLOCKS)
     total = sum_of(blocks, of_matrix(matrices, matrix, fields.MATRIX_ROW_BLOCK_COUNT), tl.float32, 64)
-    return total / of_matrix(matrices, matrix, fields.MATRIX_ROWS).to(tl.float32)
+    return tl.div_rn(total, of_matrix(matrices, matrix, fields.MATRIX_ROWS).to(tl.float32))
+
+
+@triton.jit
+def inverse_root(values):
+    """`1 / sqrt(values)` of positive values to one unit in the last place. The GPU's own is off by two, for a whole row alike; this is that
+    and a step of Newton's."""
+    root = tl.rsqrt(values)
+    return root + 0.5 * root * (1.0 - values * root * root)
 
 
 @triton.jit
