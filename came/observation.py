@@ -16,6 +16,9 @@ class Observer:
     def direction(self, values: Tensor) -> None:
         """A part of the direction along which this rank's weights move: of all that the learning rate multiplies."""
 
+    def direction_squares(self, squares: Tensor, numel: int) -> None:
+        """Likewise, where its sum of squares is at hand: a scalar, of `numel` elements."""
+
     def clipping(self, interval: Interval, divisor: Tensor) -> None:
         """What RMS clipping divides the update of the whole parameter by, a scalar of 1 or more."""
 
@@ -33,8 +36,11 @@ class UpdateStatistics(Observer):
         self._sums: dict[str, Tensor | float] = {}
 
     def direction(self, values: Tensor) -> None:
-        self._add("direction_squares", values.square().sum())
-        self._add("direction_numel", values.numel())
+        self.direction_squares(values.square().sum(), values.numel())
+
+    def direction_squares(self, squares: Tensor, numel: int) -> None:
+        self._add("direction_squares", squares)
+        self._add("direction_numel", numel)
 
     def clipping(self, interval: Interval, divisor: Tensor) -> None:
         if _holds_the_beginning(interval):

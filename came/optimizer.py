@@ -6,11 +6,11 @@ the parameters, checks the mapping against the model's weights, and from then on
 """
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -38,6 +38,19 @@ class Place:
     shards: list[Shard]
     agreed: bool = False
     """Whether every rank that shares the tensor is known to have found its own."""
+
+    @property
+    def gradient(self) -> Tensor:
+        """This rank's part of the gradient, as it is."""
+        assert self.handed.grad is not None
+        return local(self.handed.grad)
+
+
+class Entry(NamedTuple):
+    """A handed tensor that takes part in a step, and the parameter group that it is in."""
+
+    place: Place
+    group: dict[str, Any]
 
 
 class ShardedOptimizer(torch.optim.Optimizer):
@@ -196,34 +209,70 @@ class ShardedOptimizer(torch.optim.Optimizer):
                 loss = closure()
         self._locate_together()
         self.traffic = lockstep.Traffic()
-        lockstep.run(self._jobs(self.gradient_scale()), self.traffic)
+        entries = list(self._entries())
+        steps = [self.state[entry.place.handed]["step"] for entry in entries if "step" in self.state[entry.place.handed]]
+        if steps:
+            torch._foreach_add_(steps, 1)
+        self._update(entries)
         return loss
 
     def gradient_scale(self) -> Tensor | None:
         """What all gradients of this step are multiplied by; None for 1."""
         return None
 
-    def _jobs(self, scale: Tensor | None) -> Iterator[lockstep.Job]:
-        observer = self.update_statistics or Observer()
-        numbers = self.parameter_numbers()
+    def scale_to_norm(self, limit: float | None) -> Tensor | None:
+        """What brings the norm of all gradients down to `limit`, a scalar; None for no limit. Raises LayoutError for sharded ones."""
+        params = [param for group in self.param_groups for param in group["params"] if param.grad is not None]
+        if limit is None or not params:
+            return None
+        self.refuse_sharded_clipping()
+        squares = [flat_gradient(param).square().sum().to(params[0].device) for param in params]
+        return clip_scale(torch.stack(squares).sum().sqrt(), limit)
+
+    def refuse_sharded_clipping(self) -> None:
+        """Raises LayoutError where the norm of all gradients is not to be had."""
+        if any(place.layout.partitioned for place in self._places.values()):
+            raise LayoutError(
+                f"{self.rule.name}(max_grad_norm=...) needs the norm of all gradients, and of sharded parameters it sees a part at a time; "
+                'leave it out and clip where all are known: DeepSpeed\'s "gradient_clipping", torch.nn.utils.clip_grad_norm_'
+            )
+
+    def _entries(self) -> Iterator[Entry]:
+        """What this step updates: every handed tensor that has a gradient, with its state allocated."""
         for group in self.param_groups:
-            hyper = {**group, "lr": float(group["lr"])}
             for handed in group["params"]:
                 if handed.grad is None:
                     continue
                 place = self._place(handed, group)
-                if not self.state[handed] and _is_initialisation(place):
-                    continue
-                all_views = self.state_views(place)
-                if "step" in self.state[handed]:
-                    self.state[handed]["step"] += 1
-                weights, grad = flat(handed.detach()), flat_gradient(handed)
-                if scale is not None or group["maximize"]:
-                    grad = grad * ((1.0 if scale is None else scale.to(grad.device)) * (-1.0 if group["maximize"] else 1.0))
-                for shard, state in zip(place.shards, all_views, strict=True):
-                    tensors = shard.of(weights), shard.of(grad), state
-                    update = update_of_kept(self.rule, shard.interval, *tensors, hyper, observer, numbers[id(shard.param)])
-                    yield lockstep.Job(_finish(update, place.handed, weights), shard.group)
+                if not self.state[handed]:
+                    if _is_initialisation(place):
+                        continue
+                    self.state[handed] = allocate(self.rule, place.shards, handed)
+                yield Entry(place, group)
+
+    def shapes_in(self, entry: Entry) -> list[Sequence[int]]:
+        """Of the parameters that an entry holds, or, where they are sharded, of all that any rank's may hold: those of its group."""
+        if not entry.place.layout.partitioned:
+            return [shard.interval.shape for shard in entry.place.shards]
+        return [getattr(param, "ds_shape", param.shape) for param in self._params[entry.group[_ORIGIN]]]
+
+    def _update(self, entries: Sequence[Entry]) -> None:
+        """One update, by the rule; an optimizer that has a faster way to make the same one overrides this."""
+        lockstep.run(self._jobs(entries, self.gradient_scale()), self.traffic)
+
+    def _jobs(self, entries: Sequence[Entry], scale: Tensor | None) -> Iterator[lockstep.Job]:
+        observer = self.update_statistics or Observer()
+        numbers = self.parameter_numbers()
+        for entry in entries:
+            place, group = entry.place, entry.group
+            hyper = {**group, "lr": float(group["lr"])}
+            weights, grad = flat(place.handed.detach()), flat_gradient(place.handed)
+            if scale is not None or group["maximize"]:
+                grad = grad * ((1.0 if scale is None else scale.to(grad.device)) * (-1.0 if group["maximize"] else 1.0))
+            for shard, state in zip(place.shards, self.state_views(place), strict=True):
+                tensors = shard.of(weights), shard.of(grad), state
+                update = update_of_kept(self.rule, shard.interval, *tensors, hyper, observer, numbers[id(shard.param)])
+                yield lockstep.Job(_finish(update, place.handed, weights), shard.group)
 
     def statistics(self) -> dict[str, float]:
         """What `update_statistics` saw of the last step, over all parameters and ranks; exact however they are sharded.
@@ -239,6 +288,11 @@ class ShardedOptimizer(torch.optim.Optimizer):
         A collective call under ZeRO; it waits for the device.
         """
         return (self.update_statistics or UpdateStatistics()).read(any(place.layout.partitioned for place in self._places.values()))
+
+
+def clip_scale(norm: Tensor, limit: float) -> Tensor:
+    """What brings gradients of this norm down to `limit`."""
+    return (limit / norm).clamp(max=1.0)
 
 
 def _finish(update: lockstep.Coroutine, handed: Tensor, weights: Tensor) -> lockstep.Coroutine:

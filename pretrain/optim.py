@@ -21,7 +21,7 @@ def build_optimizer(config: OptimizerConfig, model: "nn.Module", seed: int = 0) 
         case CameConfig():
             moments = dict(betas=(config.beta1, config.beta2, config.beta3), eps=(config.eps1, config.eps2))
             variants = dict(bias_correction=config.bias_correction, cautious=config.cautious, trust_ratio=config.trust_ratio)
-            kept = dict(momentum_dtype=config.momentum_dtype, seed=seed)
+            kept = dict(momentum_dtype=config.momentum_dtype, seed=seed, implementation=config.implementation)
             other = dict(clip_threshold=config.clip_threshold, legacy_1d=config.legacy_1d)
             return came.CAME(groups, lr=config.lr, **moments, **other, **variants, **kept)
         case AdamWConfig():

@@ -4,20 +4,22 @@ Defaults are the paper's: betas 0.9, 0.999, 0.9999; eps 1e-30, 1e-16; clipping t
 update is some 11 times the learning rate in RMS, which is why the paper warms up.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from came import kernels, lockstep
 from came.interval import Interval
 from came.lockstep import Coroutine, Sum
 from came.momentum import DTYPES
 from came.observation import Observer
-from came.optimizer import ShardedOptimizer
+from came.optimizer import Entry, ShardedOptimizer, logger
 from came.rules import Kind, Rule, StateSpec
 from came.rules.checks import check as require
-from came.rules.checks import check_betas, check_common, check_eps_pair, check_positive
+from came.rules.checks import check_betas, check_choice, check_common, check_eps_pair, check_positive
 from came.rules.factors import averaged_factors, clipping, scaled, squares_of_scaled
 from came.rules.variants import move
 
@@ -106,6 +108,8 @@ def check(hyper: dict[str, Any]) -> None:
     check_betas(hyper["betas"], 3)
     check_eps_pair(hyper["eps"])
     check_positive(hyper, "clip_threshold")
+    if hyper.get("max_grad_norm") is not None:
+        check_positive(hyper, "max_grad_norm")
 
 
 RULE = Rule("CAME", update, state, check)
@@ -125,6 +129,10 @@ class CAME(ShardedOptimizer):
         betas: decay of the momentum, of the second moment and of the confidence.
         weight_decay: decoupled weight decay.
         maximize: ascend instead.
+        max_grad_norm: scale all gradients down to this global norm; for whole parameters (plain PyTorch, DDP), where it costs the fused
+            step no pass of its own. Sharded ones are clipped by their engine.
+        implementation: "eager", the rule in PyTorch; "triton", the fused step of `came.kernels`; "auto", the fused step where it can be
+            taken, on NVIDIA GPUs, and else the rule. State is the same for both, updates are but for rounding.
         bias_correction: NOT THE PAPER'S. Divide the second moment, the confidence and the applied momentum by 1 - beta^t (the residual
             keeps the momentum as it is): the first update is then some 1.1 times the learning rate instead of 11.
         cautious: NOT THE PAPER'S. Move only those elements whose update has the gradient's sign (Liang et al., 2024).
@@ -137,10 +145,14 @@ class CAME(ShardedOptimizer):
 
     Raises:
         ValueError: a hyper-parameter is out of its range.
-        came.layouts.LayoutError: at the first step, where the parameters are sharded in a way that cannot be located.
+        came.layouts.LayoutError: at the first step, where the parameters are sharded in a way that cannot be located, or are sharded and to
+            be clipped.
     """
 
     rule = RULE
+    implementation: str = "auto"
+    _fused: kernels.FusedSteps | None = None
+    _said: bool = False
 
     def __init__(
         self,
@@ -152,6 +164,8 @@ class CAME(ShardedOptimizer):
         weight_decay: float = 0.0,
         *,
         maximize: bool = False,
+        max_grad_norm: float | None = None,
+        implementation: str = "auto",
         bias_correction: bool = False,
         cautious: bool = False,
         trust_ratio: bool = False,
@@ -163,4 +177,86 @@ class CAME(ShardedOptimizer):
         self.rule = replace(RULE, momentum_dtype=momentum_dtype)
         paper = dict(lr=lr, eps=eps, clip_threshold=clip_threshold, betas=betas, weight_decay=weight_decay, maximize=maximize)
         variants = dict(bias_correction=bias_correction, cautious=cautious, trust_ratio=trust_ratio, legacy_1d=legacy_1d)
-        super().__init__(params, {**paper, **variants, "seed": seed})
+        check_choice("implementation", implementation, kernels.IMPLEMENTATIONS)
+        self.implementation = implementation
+        self._obstacles: dict[int, tuple[tuple, str | None]] = {}
+        super().__init__(params, {**paper, **variants, "max_grad_norm": max_grad_norm, "seed": seed})
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """As torch's; raises ValueError for a hyper-parameter out of its range, and for an option that `implementation="triton"` lacks."""
+        option = kernels.option_without_kernel({**self.defaults, **param_group})
+        if self.implementation == "triton" and option is not None:
+            raise ValueError(f'{option}=True has no kernel: leave implementation="auto", which takes the rule in PyTorch for it')
+        super().add_param_group(param_group)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "implementation": self.implementation}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self.__dict__.setdefault("_obstacles", {})
+
+    def gradient_scale(self) -> Tensor | None:
+        """`max_grad_norm` over the norm of all gradients, where that is less than 1."""
+        return self.scale_to_norm(self.defaults["max_grad_norm"])
+
+    def _update(self, entries: Sequence[Entry]) -> None:
+        """By the kernels what they take, the rest by the rule."""
+        obstacles = [self._obstacle(entry) for entry in entries]
+        fused = [entry for entry, obstacle in zip(entries, obstacles, strict=True) if obstacle is None]
+        rest = [entry for entry, obstacle in zip(entries, obstacles, strict=True) if obstacle is not None]
+        self._say_once(obstacles)
+        if not fused:
+            return super()._update(entries)
+        scale, limit = None, self.defaults["max_grad_norm"]
+        if limit is not None:
+            self.refuse_sharded_clipping()
+            if rest or len({entry.place.handed.device for entry in fused}) > 1:
+                scale, limit = self.gradient_scale(), None
+        if self._fused is None:
+            self._fused = kernels.FusedSteps(self)
+        self._fused.run(fused, scale, limit, self.update_statistics, self.traffic)
+        lockstep.run(self._jobs(rest, scale), self.traffic)
+
+    def _obstacle(self, entry: Entry) -> str | None:
+        """Why an entry is left to the rule, None where it is not. Raises ValueError where kernels were asked for and cannot be had."""
+        if self.implementation == "eager" or not entry.place.shards:
+            return _NOT_CONSIDERED
+        if self.implementation == "auto" and not kernels.chosen_for(entry.place.handed):
+            return _NOT_CONSIDERED
+        obstacle = self._known_obstacle(entry)
+        if obstacle is not None and self.implementation == "triton":
+            raise ValueError(f'implementation="triton" cannot be taken: {obstacle}; "auto" takes the rule in PyTorch')
+        return obstacle
+
+    def _known_obstacle(self, entry: Entry) -> str | None:
+        """`kernels.obstacle`, looked for anew where something that it depends on has changed."""
+        handed, gradient, group = entry.place.handed, entry.place.gradient, entry.group
+        options = group["cautious"], group["trust_ratio"], group["legacy_1d"]
+        state = self.state[handed]
+        traits = (
+            id(state),
+            id(state.get("exp_avg")),
+            gradient.dtype,
+            gradient.layout,
+            handed.dtype,
+            handed.device,
+            handed.is_contiguous(),
+            options,
+        )
+        known = self._obstacles.get(id(handed))
+        if known is None or known[0] != traits:
+            known = self._obstacles[id(handed)] = traits, kernels.obstacle(entry.place, state, group, self.shapes_in(entry))
+        return known[1]
+
+    def _say_once(self, obstacles: Sequence[str | None]) -> None:
+        """How many tensors the kernels take, and why not the others, where they were considered at all."""
+        considered = [obstacle for obstacle in obstacles if obstacle is not _NOT_CONSIDERED]
+        if considered and not self._said:
+            first = next(filter(None, considered), None)
+            but = f"; the others go by the rule in PyTorch, the first because {first}" if first else ""
+            logger.info(f"{self.rule.name}: kernels take {considered.count(None)} of {len(considered)} tensors{but}")
+            self._said = True
+
+
+_NOT_CONSIDERED = "not considered"

@@ -10,6 +10,10 @@ def check(name: str, value: Any, valid: Any, wanted: str) -> None:
         raise ValueError(f"{name}={value} is not valid: it must be {wanted}")
 
 
+def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
+    check(name, value, value in choices, f"one of {', '.join(choices)}")
+
+
 def check_common(hyper: dict[str, Any]) -> None:
     """What every optimizer has."""
     for name in ("lr", "weight_decay"):

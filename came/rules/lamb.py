@@ -9,10 +9,9 @@ import torch
 from torch import Tensor
 
 from came.interval import Interval
-from came.layouts import LayoutError
 from came.lockstep import Coroutine, Sum
 from came.observation import Observer
-from came.optimizer import ShardedOptimizer, flat_gradient
+from came.optimizer import ShardedOptimizer
 from came.rules import Rule, add_decay_, step_
 from came.rules.adamw import adam_direction, average_moments, state
 from came.rules.adamw import check as check_as_adamw
@@ -104,14 +103,4 @@ class LAMB(ShardedOptimizer):
 
     def gradient_scale(self) -> Tensor | None:
         """`max_grad_norm` over the norm of all gradients, where that is less than 1."""
-        limit = self.defaults["max_grad_norm"]
-        params = [param for group in self.param_groups for param in group["params"] if param.grad is not None]
-        if limit is None or not params:
-            return None
-        if any(layout.partitioned for layout in self.layouts()):
-            raise LayoutError(
-                "LAMB(max_grad_norm=...) needs the norm of all gradients, and of sharded parameters it sees a part at a time; leave it out "
-                'and clip where all are known: DeepSpeed\'s "gradient_clipping", torch.nn.utils.clip_grad_norm_'
-            )
-        squares = [flat_gradient(param).square().sum().to(params[0].device) for param in params]
-        return (limit / torch.stack(squares).sum().sqrt()).clamp(max=1.0)
+        return self.scale_to_norm(self.defaults["max_grad_norm"])

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Iterator
 
 from pretrain.config.registry import misnamed
-from pretrain.config.schema import Config, HubDataConfig, MixtureDataConfig, PreparedDataConfig, TextDataConfig
+from pretrain.config.schema import CameConfig, Config, HubDataConfig, MixtureDataConfig, PreparedDataConfig, TextDataConfig
 from pretrain.config.zero_keys import check_extra
 from pretrain.errors import UserError
 
@@ -20,6 +20,7 @@ def check_consistency(config: Config) -> None:
     _check_family(config)
     _check_lengths(config)
     _check_zero(config)
+    _check_kernels(config)
 
 
 def check_runnable(config: Config, on_gpu: bool) -> None:
@@ -32,6 +33,11 @@ def check_runnable(config: Config, on_gpu: bool) -> None:
         )
     if config.train.precision == "fp16" and not on_gpu:
         raise UserError("train.precision=fp16 needs a GPU; on a CPU give train.precision=bf16 or fp32")
+    optimizer = config.optimizer
+    if isinstance(optimizer, CameConfig) and optimizer.implementation == "triton" and (not on_gpu or config.zero.offload != "none"):
+        raise UserError(
+            "optimizer.implementation=triton needs the optimizer's state on a GPU; leave it at auto, which takes PyTorch without one"
+        )
     if config.train.memory_snapshot_steps and not on_gpu:
         raise UserError(
             "train.memory_snapshot_steps needs a GPU, whose allocations PyTorch records; on a CPU leave it out (train.profile_steps works)"
@@ -92,6 +98,19 @@ def _check_zero(config: Config) -> None:
         )
 
 
+def _check_kernels(config: Config) -> None:
+    optimizer, hidden = config.optimizer, config.model.hidden_size
+    asked = isinstance(optimizer, CameConfig) and optimizer.implementation == "triton" and optimizer.momentum_dtype == "int8"
+    if asked and hidden % _BLOCK_OF_MOMENTUM:
+        raise UserError(
+            f"optimizer.implementation=triton with optimizer.momentum_dtype=int8 needs a model.hidden_size that is a multiple of "
+            f"{_BLOCK_OF_MOMENTUM}, not {hidden}; leave the implementation at auto, or give optimizer.momentum_dtype=bfloat16"
+        )
+
+
+_BLOCK_OF_MOMENTUM = 256
+"""`came.momentum.BLOCK`, elements that share a scale."""
+
 _NOT_MATHEMATICAL_PARTS = ("tracker", "launch", "zero", "checkpoint")
 _NOT_MATHEMATICAL = {
     "run.name",
@@ -110,6 +129,7 @@ _NOT_MATHEMATICAL = {
     "train.profile_steps",
     "train.memory_snapshot_steps",
     "train.device_peak_tflops",
+    "optimizer.implementation",
     "tokenizer.path",
     "tokenizer.training_megabytes",
 }

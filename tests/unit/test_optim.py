@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 from torch import nn
 
+from came.kernels import IMPLEMENTATIONS
 from came.momentum import DTYPES
 from pretrain.config.compose import compose
 from pretrain.config.registry import SCHEMAS
@@ -16,7 +17,7 @@ from pretrain.plan.of_run import make_plan
 MODEL = nn.Sequential(nn.Linear(4, 3), nn.LayerNorm(3))
 OTHERS = {
     "came": dict(beta1=0.8, beta2=0.7, beta3=0.6, eps1=1e-20, eps2=1e-10, clip_threshold=2.0, bias_correction=True, cautious=True, trust_ratio=True,
-                 momentum_dtype="int8", legacy_1d=True),
+                 momentum_dtype="int8", implementation="eager", legacy_1d=True),
     "adamw": dict(beta1=0.8, beta2=0.7, eps=1e-3),
     "lamb": dict(beta1=0.8, beta2=0.7, eps=1e-3),
     "adafactor": dict(beta1=0.8, beta2_decay=-0.5, eps1=1e-20, eps2=1e-2, clip_threshold=2.0, scale_parameter=False),
@@ -34,6 +35,7 @@ def test_every_knob_reaches_the_optimizer(name: str) -> None:
     optimizer = build_optimizer(config.optimizer, MODEL)
     group = optimizer.param_groups[0]
     given = {key: value for key, value in group.items() if key not in ("betas", "eps")} | {"momentum_dtype": optimizer.rule.momentum_dtype}
+    given |= {"implementation": getattr(optimizer, "implementation", None)}
     for joint, parts in TOGETHER.items():
         found = group.get(joint)
         given |= dict(zip(parts, found)) if isinstance(found, tuple) else {joint: found}
@@ -53,6 +55,17 @@ def test_biases_and_normalisation_are_spared_decay_and_adaptation(name: str) -> 
 def test_the_run_s_seed_is_the_rounding_s() -> None:
     config = compose(["optimizer=came", "optimizer.momentum_dtype=bfloat16"])
     assert {group["seed"] for group in build_optimizer(config.optimizer, MODEL, 7).param_groups} == {7}
+
+
+@pytest.mark.parametrize("option", ["cautious", "trust_ratio", "legacy_1d"])
+def test_an_option_without_kernel_is_refused_with_kernels(option: str) -> None:
+    with pytest.raises(UserError, match=f"optimizer.{option}=true is not valid; give optimizer.implementation=auto with it: it has no kernel"):
+        compose(["optimizer.implementation=triton", f"optimizer.{option}=true"])
+
+
+def test_the_implementations_are_came_s() -> None:
+    for implementation in IMPLEMENTATIONS:
+        compose([f"optimizer.implementation={implementation}"])
 
 
 def test_the_momentum_s_dtypes_are_came_s() -> None:

@@ -44,6 +44,9 @@ class CameConfig(OptimizerConfig):
     momentum_dtype: str = "float32"
     """How the momentum is kept: float32; bfloat16; int8 (a scale for each 256 elements). The latter are rounded stochastically, from
     run.seed."""
+    implementation: str = "auto"
+    """Of the step, the same but for rounding: eager (PyTorch), triton (fused kernels, on NVIDIA GPUs), auto (kernels where they can be
+    taken)."""
     legacy_1d: bool = False
     """Not the paper's: the authors' harness's fault on biases and normalisation weights, for reproducing its numbers only."""
 
@@ -52,6 +55,11 @@ class CameConfig(OptimizerConfig):
         require_fraction("optimizer", self, "beta1", "beta2", "beta3")
         require_positive("optimizer", self, "eps1", "eps2", "clip_threshold")
         require_choice("optimizer.momentum_dtype", self.momentum_dtype, ("float32", "bfloat16", "int8"))
+        require_choice("optimizer.implementation", self.implementation, ("auto", "eager", "triton"))
+        without_kernel = [name for name in ("cautious", "trust_ratio", "legacy_1d") if getattr(self, name)]
+        if self.implementation == "triton" and without_kernel:
+            key = f"optimizer.{without_kernel[0]}"
+            require(False, key, "true", "optimizer.implementation=auto with it: it has no kernel")
 
 
 @dataclass

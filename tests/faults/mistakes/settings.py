@@ -113,6 +113,7 @@ OUT_OF_RANGE = {
     "optimizer.eps1": POSITIVE,
     "optimizer.eps2": POSITIVE,
     "optimizer.clip_threshold": POSITIVE,
+    "optimizer.implementation": ("cuda", "TRITON", ""),
     "schedule.kind": ("step", "LINEAR", "cosine_"),
     "schedule.warmup_ratio": FRACTION,
     "schedule.min_lr_ratio": FRACTION,

@@ -16,6 +16,7 @@ CONFLICTS = {
     "data.max_seq_length=513": "data.max_seq_length=513 is more than model.max_positions=512; give 512 or less",
     "objective=mlm_nsp data.max_seq_length=64 objective.max_predictions=62": "more than the 61 tokens that data.max_seq_length=64 leaves",
     "objective=mlm data.max_seq_length=64 objective.max_predictions=63": "more than the 62 tokens",
+    "optimizer.implementation=triton optimizer.momentum_dtype=int8": "needs a model.hidden_size that is a multiple of 256, not 128",
     "zero=stage0 train.precision=bf16": "give zero.stage=1, which also works on one rank",
     "zero.stage=0 train.precision=fp16 train.grad_accum_dtype=model": "has no working loss scale; give zero.stage=1",
     "zero.extra.stage=3": "zero.extra.stage is set by the harness.*use zero.stage",
@@ -74,6 +75,21 @@ def test_fp16_needs_a_gpu():
         check_runnable(config, on_gpu=False)
 
 
+@pytest.mark.parametrize(("on_gpu", "override"), [(False, "zero=stage2"), (True, "zero.offload=cpu")])
+def test_kernels_need_the_state_on_a_gpu(on_gpu: bool, override: str):
+    config = compose(["optimizer.implementation=triton", "zero.stage=1"])
+    check_runnable(config, on_gpu=True)
+    with pytest.raises(UserError, match="leave it at auto"):
+        check_runnable(compose(["optimizer.implementation=triton", "zero.stage=1", override]), on_gpu=on_gpu)
+
+
+def test_the_block_of_momentum_is_came_s():
+    from came.momentum import BLOCK
+    from pretrain.config.consistency import _BLOCK_OF_MOMENTUM
+
+    assert _BLOCK_OF_MOMENTUM == BLOCK
+
+
 def changes(old: Config, new: Config) -> list[str]:
     return differences(mathematical_settings(old), mathematical_settings(new))
 
@@ -92,7 +108,7 @@ def test_another_optimizer_differs_in_the_settings_of_both():
 LAYOUT_AND_RHYTHM = (
     "run.name=x run.dir=y run.resume=never run.dry_run=true run.export=false train.micro_batch_size=8 train.log_every_steps=3 "
     "train.eval_every_steps=3 train.eval_samples=3 train.checkpoint_every_steps=3 train.max_skipped_steps=3 data.cache_dir=z zero=stage3 "
-    "zero.extra.overlap_comm=true tracker=none launch.num_processes=4 launch.timeout_seconds=3"
+    "zero.extra.overlap_comm=true tracker=none optimizer.implementation=eager launch.num_processes=4 launch.timeout_seconds=3"
 )
 
 
