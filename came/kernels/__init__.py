@@ -2,7 +2,8 @@
 sharded, and nothing that the host waits for, so that a step can be captured in a CUDA graph.
 
 A second implementation of `came/rules/came.py` over the same intervals and the same state: a run may change from one to the other, and
-checkpoints are the same. Read `passes.py` and `finalise.py` for the mathematics, `tables.py` for what lies where, `plan.py` for a step.
+checkpoints are the same. Read `passes.py` and `finalise.py` for the mathematics, `tables.py` for what lies where, `plan.py` for a step;
+`trial.py` compares the kernels with the rule before they are trusted on a device.
 
 This module imports no Triton; everything else here does, and is imported when the first fused step is taken.
 """
@@ -100,6 +101,15 @@ def chosen_for(handed: Tensor) -> bool:
 def _ampere_or_later(device: torch.device) -> bool:
     """NVIDIA's from the A100 on: older ones lack bfloat16, and Triton has left them."""
     return torch.version.cuda is not None and torch.cuda.get_device_capability(device) >= (8, 0)
+
+
+def distrusted(handed: Tensor, state: dict[str, Tensor]) -> str | None:
+    """Why `implementation="auto"` leaves to the rule what has a kernel: where the kernels have failed their trial on this device."""
+    from came.kernels import trial
+
+    mine = local(handed)
+    passed = trial.passes(mine.device, mine.dtype, local(state["exp_avg"]).dtype)
+    return None if passed else "the kernels did not pass their trial on this device"
 
 
 class FusedSteps:

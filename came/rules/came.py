@@ -246,7 +246,10 @@ class CAME(ShardedOptimizer):
         )
         known = self._obstacles.get(id(handed))
         if known is None or known[0] != traits:
-            known = self._obstacles[id(handed)] = traits, kernels.obstacle(entry.place, state, group, self.shapes_in(entry))
+            obstacle = kernels.obstacle(entry.place, state, group, self.shapes_in(entry))
+            if obstacle is None and self.implementation == "auto":
+                obstacle = kernels.distrusted(handed, state)
+            known = self._obstacles[id(handed)] = traits, obstacle
         return known[1]
 
     def _say_once(self, obstacles: Sequence[str | None]) -> None:

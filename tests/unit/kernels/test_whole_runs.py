@@ -51,3 +51,11 @@ def test_low_precision_momentum_draws_what_the_rule_draws(run: Callable, momentu
 def test_an_implementation_that_there_is_not_is_refused() -> None:
     with pytest.raises(ValueError, match="implementation=cuda is not valid: it must be one of auto, eager, triton"):
         CAME(whole_runs.parameters(), implementation="cuda")
+
+
+def test_kernels_that_do_not_pass_their_trial_are_left_for_the_rule(run: Callable) -> None:
+    found = run(whole_runs.trials)
+    assert found["as they are"] == [True, True, True] and found["said of them"] == []
+    assert found["wrong"] == found["broken"] == 0
+    lines = [line for line in found["said"] if "did not pass their trial on" in line]
+    assert len(lines) == 2 and "their update is off by" in lines[0] and "RuntimeError: no kernel image is available)" in lines[1]

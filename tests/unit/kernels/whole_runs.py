@@ -1,12 +1,17 @@
 """What the tests of `CAME(implementation="triton")` do where the kernels run: an ordinary optimizer on whole parameters."""
 
 import copy
+import logging
+from dataclasses import replace
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import nn
 
 from came import CAME, kernels
+from came.kernels import trial
+from came.kernels.plan import Plan
 from came.observation import UpdateStatistics
 from tests.unit.kernels.ranks import draw, error, small
 from tests.unit.kernels.running import DEVICE
@@ -141,3 +146,40 @@ def refusals() -> dict[str, str]:
     except ValueError as refusal:
         said["int8"] = str(refusal)
     return said
+
+
+def trials() -> dict[str, Any]:
+    """Of the kernels as they are; where they do something else than the rule; and where they cannot be launched. With the messages."""
+    said: list[str] = []
+    logger, found = logging.getLogger("came"), {}
+    handler = logging.Handler()
+    handler.emit = lambda record: said.append(record.getMessage())
+    logger.addHandler(handler)
+    device, full = torch.device(DEVICE), torch.float32
+    trial.passes.cache_clear()
+    found["as they are"] = [trial.passes(device, full, dtype) for dtype in (full, torch.bfloat16, torch.int8)]
+    found["said of them"] = list(said)
+    for name, fault in (("wrong", decay_forgotten), ("broken", failing_launch)):
+        trial.passes.cache_clear()
+        with patch.object(Plan, "run", fault(Plan.run)):
+            made = optimizer_of(parameters(), "auto")
+            with patch.object(kernels, "chosen_for", lambda handed: True):
+                step(made, 1)
+            found[name] = len(made._fused.plans)
+    trial.passes.cache_clear()
+    logger.removeHandler(handler)
+    return found | {"said": said}
+
+
+def decay_forgotten(run: Any) -> Any:
+    def other(plan: Plan, members: Any, *arguments: Any) -> None:
+        run(plan, [replace(member, hyper={**member.hyper, "weight_decay": 0.0}) for member in members], *arguments)
+
+    return other
+
+
+def failing_launch(run: Any) -> Any:
+    def other(*_: Any) -> None:
+        raise RuntimeError("no kernel image is available\nfor execution on the device")
+
+    return other
