@@ -56,9 +56,9 @@ def _run(arguments: list[str]) -> int:
         return _sweep(options)
     config = _configuration(options)
     if options.cfg:
-        from pretrain.config.serialise import to_yaml
+        from pretrain.config.serialise import to_yaml, value_of
 
-        print(to_yaml(config), end="")
+        print(to_yaml(config) if options.package is None else f"{value_of(config, options.package)}\n", end="")
         return 0
     from pretrain.launch import launch
 
@@ -96,6 +96,7 @@ def _parser() -> Parser:
     parser.add_argument("-h", "--help", action="store_true", help="print this and exit")
     parser.add_argument("--version", action="version", version=__version__, help="print the version and exit")
     parser.add_argument("--cfg", choices=("job",), help="print the composed configuration and exit")
+    parser.add_argument("-p", "--package", metavar="KEY", help="with --cfg job: print this setting alone, such as run.name")
     parser.add_argument("--config", metavar="FILE", help="run a whole configuration that --cfg job printed; composes nothing")
     parser.add_argument("-m", "--multirun", action="store_true", help="a run for every combination of the values given as key=first,second")
     parser.add_argument("-cd", "--config-dir", metavar="DIR", help="a folder of your own YAML files, looked at before ours")

@@ -74,8 +74,8 @@ def _connected(make_group: Callable[[timedelta], Any]) -> Any:
         reason = str(error).partition("\n")[0]
         raise UserError(
             f"rank {os.environ['RANK']} on {socket.gethostname()} met the others at {os.environ['MASTER_ADDR']} port "
-            f"{os.environ['MASTER_PORT']}, but the {size} ranks did not reach each other over {network.chosen()} within {seconds} s "
-            f"({reason}); this machine has {network.describe()}: set launch.interface to the one that the machines share"
+            f"{os.environ['MASTER_PORT']}, but the {size} ranks did not reach each other within {seconds} s, this one over "
+            f"{network.chosen()} ({reason}); this machine has {network.describe()}: set launch.interface to the one that the machines share"
         ) from error
     dist.distributed_c10d._set_pg_timeout(_timeout, group)
     return group

@@ -41,8 +41,6 @@ def launch(config: Config) -> int:
     check_runnable(config, on_gpu=world.num_gpus > 0)
     if world.num_gpus == 0:
         os.environ.update(_cpu_environment(world))
-    if world.size > 1:
-        network.choose_interface(config.launch.interface, os.environ.get("MASTER_ADDR", _LOCAL_ADDRESS))
     if world.rank is not None and world.size > 1:
         code = _launch_as_one_of_many(config, world.rank, world.size)
         # With --kill-on-bad-exit the first task that leaves with another code than 0 ends the rest, and rank 0 has to leave last.
@@ -53,6 +51,7 @@ def launch(config: Config) -> int:
         return DONE
     if world.size == 1:
         return _train(config, prepared)
+    network.choose_interface(config.launch.interface)
     code = run_ranks(_train, (config, prepared), _local_environments(world.size))
     stopping.over()
     return code
@@ -74,6 +73,7 @@ def _launch_as_one_of_many(config: Config, rank: int, size: int) -> int:
     watch.start()
     startup.mark("process_group")
     try:
+        network.choose_interface(config.launch.interface, store)
         prepared = _from_rank_0(store, board, lambda: _get_ready(config))
         startup.mark("prepared_data")
         code = DONE

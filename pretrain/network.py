@@ -1,7 +1,7 @@
 """Which network interface the ranks of several machines meet over.
 
 Gloo takes the address that this machine's own name stands for, which is often the loopback one, and then nobody on another machine can
-reach it. Unless the user names an interface, the one that leads to the first rank's machine is taken. NCCL finds its own.
+reach it. Unless the user names an interface, the one that leads to the other ranks' machines is taken. NCCL finds its own.
 """
 
 import fcntl
@@ -11,6 +11,7 @@ import struct
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Any
 
 from pretrain.errors import UserError
 
@@ -19,8 +20,9 @@ _SIOCGIFADDR = 0x8915
 _RETRY_SECONDS = 0.2
 
 
-def choose_interface(asked: str | None, master: str) -> None:
-    """Set GLOO_SOCKET_IFNAME for the ranks that meet at the address `master`, and NCCL_SOCKET_IFNAME where an interface is asked for.
+def choose_interface(asked: str | None, store: Any = None) -> None:
+    """Set GLOO_SOCKET_IFNAME for ranks of this machine alone or, with the `store` at which they have met, for those of several; and
+    NCCL_SOCKET_IFNAME where an interface is asked for.
 
     `asked` (launch.interface) goes before what the environment says, and that before what is found here. Raises UserError for an
     interface that this machine does not have.
@@ -29,20 +31,40 @@ def choose_interface(asked: str | None, master: str) -> None:
         os.environ[_GLOO] = os.environ[_NCCL] = asked
     if name := os.environ.get(_GLOO):
         _check(name, f"launch.interface={asked}" if asked else f"{_GLOO}={name}")
-    elif found := interface_towards(master):
+    found = interface_towards("127.0.0.1") if store is None else _interface_of_several(store)
+    if found and _GLOO not in os.environ:
         os.environ[_GLOO] = found
+
+
+def _interface_of_several(store: Any) -> str | None:
+    """The interface that leads to another machine. What leads to rank 0 is the loopback on rank 0's own machine, and its own name often
+    stands for an address that nobody else has; the ranks of the other machines are known there by the address that they come from."""
+    rank, size = os.environ["RANK"], int(os.environ["WORLD_SIZE"])
+    host = os.environ["MASTER_ADDR"]
+    own = _source_address(host)
+    elsewhere = own is not None and not own.startswith("127.") and not is_own(host)
+    store.set(f"address/{rank}", own if own and elsewhere else "")
+    if elsewhere:
+        return interface_towards(host)
+    others = [text.decode() for text in store.multi_get([f"address/{number}" for number in range(size)])]
+    return interface_towards(next(filter(None, others), "127.0.0.1"))
 
 
 def interface_towards(host: str) -> str | None:
     """The interface over which packets to `host` leave this machine; None where that cannot be told."""
+    own = _source_address(host)
+    return next((name for name, address in addresses().items() if address == own), None) if own else None
+
+
+def _source_address(host: str) -> str | None:
+    """The address of this machine's from which packets to `host` go."""
     try:
         family, _, _, _, address = socket.getaddrinfo(host, 1, socket.AF_INET, socket.SOCK_DGRAM)[0]
         with socket.socket(family, socket.SOCK_DGRAM) as probe:
             probe.connect(address)  # sends nothing
-            own = probe.getsockname()[0]
+            return probe.getsockname()[0]
     except OSError:
         return None
-    return next((name for name, address in addresses().items() if address == own), None)
 
 
 def addresses() -> dict[str, str | None]:

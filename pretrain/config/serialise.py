@@ -18,6 +18,16 @@ def to_yaml(config: Config) -> str:
     return OmegaConf.to_yaml(OmegaConf.create(dataclasses.asdict(config)))
 
 
+def value_of(config: Config, key: str) -> object:
+    """One setting's value by its key, `run.name` for example."""
+    value: object = dataclasses.asdict(config)
+    for name in key.split("."):
+        if not isinstance(value, dict) or name not in value:
+            raise UserError(f"--package {key} is not a setting; --cfg job prints those that are")
+        value = value[name]
+    return value
+
+
 def from_yaml(text: str) -> Config:
     """The typed configuration that `to_yaml` wrote."""
     try:

@@ -23,10 +23,10 @@ def why_not() -> str | None:
 
 
 class TwoMachines:
-    """node0 at 10.77.0.1 and node1 at 10.77.0.2, each with `eth0` and `lo`; `cut` and `heal` the line between them, as silently as a
-    broken switch does."""
+    """node0 at 192.168.77.1 and node1 at 192.168.77.2, each with `eth0` and `lo`; `cut` and `heal` the line between them, as silently as a
+    broken switch does. The name node0 stands for 127.0.1.1 on node0 itself, as Debian has it."""
 
-    ADDRESSES = ("10.77.0.1", "10.77.0.2")
+    ADDRESSES = ("192.168.77.1", "192.168.77.2")
 
     def __init__(self) -> None:
         self._names = [f"pretrain{os.getpid()}-{part}" for part in ("switch", "node0", "node1")]
@@ -41,6 +41,9 @@ class TwoMachines:
             self._ip("-n", node, "addr", "add", f"{address}/24", "dev", "eth0")
             for interface in ("eth0", "lo"):
                 self._ip("-n", node, "link", "set", interface, "up")
+            hosts = self._files(node) / "hosts"  # which `ip netns exec` shows as /etc/hosts
+            hosts.parent.mkdir(parents=True)
+            hosts.write_text(f"127.0.0.1 localhost\n{('127.0.1.1', self.ADDRESSES[0])[number]} node0\n")
 
     def start(self, number: int, folder: Path, *settings: str, **variables: str) -> subprocess.Popen:
         """`python -m pretrain SETTINGS` as the rank of that number on the machine of that number; it speaks into `said_<number>`."""
@@ -59,6 +62,11 @@ class TwoMachines:
     def remove(self) -> None:
         for name in self._names:
             subprocess.run(["ip", "netns", "del", name])
+            shutil.rmtree(self._files(name), ignore_errors=True)
+
+    @staticmethod
+    def _files(name: str) -> Path:
+        return Path("/etc/netns") / name
 
     @staticmethod
     def _ip(*arguments: str) -> None:

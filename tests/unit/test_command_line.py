@@ -38,6 +38,13 @@ def test_cfg_job_prints_the_whole_composed_configuration(capsys: pytest.CaptureF
     assert from_yaml(capsys.readouterr().out) == compose(overrides)
 
 
+def test_cfg_job_prints_one_setting_as_it_is(capsys: pytest.CaptureFixture[str]):
+    assert main(["--cfg", "job", "--package", "run.name", "run.name='2024'"]) == 0
+    assert capsys.readouterr().out == "2024\n"
+    assert main(["--cfg", "job", "-p", "run.nothing"]) == main(["--cfg", "job", "-p", "run.name.more"]) == 2
+    assert capsys.readouterr().err.splitlines()[0] == "error: --package run.nothing is not a setting; --cfg job prints those that are"
+
+
 def test_config_takes_what_cfg_job_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     overrides = ["+experiment=gpt2_xl", "train.num_steps=3", "zero.extra.overlap_comm=true"]
     main(["--cfg", "job", *overrides])

@@ -5,6 +5,7 @@ import socket
 import time
 
 import pytest
+import torch.distributed as dist
 
 from pretrain import network
 from pretrain.errors import UserError
@@ -17,29 +18,63 @@ def environment(monkeypatch: pytest.MonkeyPatch):
         monkeypatch.delenv(name)
 
 
+@pytest.fixture
+def met(monkeypatch: pytest.MonkeyPatch):
+    """`met(rank=0, master="node0", **addresses)` is the store where a rank has met another, which is known there by its address."""
+
+    def at(rank: int, master: str, other: str = "") -> dist.Store:
+        for name, value in {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": master}.items():
+            monkeypatch.setenv(name, value)
+        store = dist.HashStore()
+        store.set(f"address/{1 - rank}", other)
+        return store
+
+    return at
+
+
+def test_on_rank_0_s_machine_it_is_the_one_that_leads_to_another(met, monkeypatch: pytest.MonkeyPatch):
+    """Its name stands for 127.0.1.1 there, as Debian has it."""
+    routes = {"node0": "127.0.0.1", "127.0.0.1": "127.0.0.1", "10.1.0.7": "10.1.0.1"}
+    monkeypatch.setattr(network, "_source_address", routes.get)
+    monkeypatch.setattr(network, "addresses", lambda: {"lo": "127.0.0.1", "ib0": "10.1.0.1", "eth0": None})
+    network.choose_interface(None, met(rank=0, master="node0", other="10.1.0.7"))
+    assert os.environ.pop("GLOO_SOCKET_IFNAME") == "ib0"
+    network.choose_interface(None, met(rank=0, master="node0"))  # the other rank is on this machine too
+    assert os.environ["GLOO_SOCKET_IFNAME"] == "lo"
+
+
+def test_a_rank_of_another_machine_says_from_where_it_comes(met, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(network, "_source_address", {"10.1.0.1": "10.1.0.7"}.get)
+    monkeypatch.setattr(network, "is_own", lambda host: False)
+    monkeypatch.setattr(network, "addresses", lambda: {"lo": "127.0.0.1", "ib0": "10.1.0.7"})
+    store = met(rank=1, master="10.1.0.1")
+    network.choose_interface(None, store)
+    assert os.environ["GLOO_SOCKET_IFNAME"] == "ib0" and store.get("address/1") == b"10.1.0.7"
+
+
 def test_the_loopback_leads_to_this_machine():
     assert network.addresses()["lo"] == "127.0.0.1"
     assert network.interface_towards("127.0.0.1") == network.interface_towards("localhost") == "lo"
 
 
-def test_an_address_that_nobody_has_leads_nowhere(monkeypatch: pytest.MonkeyPatch):
+def test_an_address_that_nobody_has_leads_nowhere(met, monkeypatch: pytest.MonkeyPatch):
     def unknown(*_):
         raise socket.gaierror("Name or service not known")
 
     monkeypatch.setattr(socket, "getaddrinfo", unknown)
     assert network.interface_towards("node1") is None
-    network.choose_interface(None, "node1")
+    network.choose_interface(None, met(rank=1, master="node1"))
     assert "GLOO_SOCKET_IFNAME" not in os.environ
 
 
 def test_what_is_asked_for_goes_before_the_environment_and_that_before_what_is_found(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(network, "addresses", lambda: {"lo": "127.0.0.1", "ib0": "10.1.0.1", "eth0": None})
-    network.choose_interface(None, "127.0.0.1")
+    network.choose_interface(None)
     assert os.environ["GLOO_SOCKET_IFNAME"] == "lo" and "NCCL_SOCKET_IFNAME" not in os.environ
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "eth0")
-    network.choose_interface(None, "127.0.0.1")
+    network.choose_interface(None)
     assert os.environ["GLOO_SOCKET_IFNAME"] == "eth0" and "NCCL_SOCKET_IFNAME" not in os.environ
-    network.choose_interface("ib0", "127.0.0.1")
+    network.choose_interface("ib0")
     assert os.environ["GLOO_SOCKET_IFNAME"] == os.environ["NCCL_SOCKET_IFNAME"] == "ib0"
 
 
@@ -52,7 +87,7 @@ def test_an_interface_that_is_not_there_is_named_beside_those_that_are(monkeypat
         monkeypatch.setenv("GLOO_SOCKET_IFNAME", given)
     message = f"{named}: {socket.gethostname()} has no network interface ib7; it has eth0 .no IPv4 address., lo .127.0.0.1."
     with pytest.raises(UserError, match=message):
-        network.choose_interface(asked, "127.0.0.1")
+        network.choose_interface(asked)
 
 
 def test_whose_address_it_is():

@@ -172,7 +172,7 @@ class LaunchConfig:
     """How long the ranks wait for each other at the start."""
     interface: str | None = None
     """Network interface over which ranks of several machines meet (GLOO_SOCKET_IFNAME and NCCL_SOCKET_IFNAME); none: the one that leads to
-    the first rank's machine, and NCCL's own choice."""
+    the other machines, and NCCL's own choice."""
 
     def __post_init__(self) -> None:
         require(self.interface != "", "launch.interface", "''", "the name of a network interface, such as eth0")
