@@ -18,7 +18,7 @@ def call(tmp_path: Path):
     """`call("submit", ...)` in an empty folder, where Slurm is not installed."""
     tools = tmp_path / "tools"
     tools.mkdir()
-    for tool in ("bash", "dirname", "cat", "sed", "env"):
+    for tool in ("bash", "dirname", "cat", "sed", "env", "readlink"):
         (tools / tool).symlink_to(shutil.which(tool))
     site = tmp_path / "site.sh"
     site.write_text(f'source "{SCRIPTS}/site.sh"\nPYTHON={sys.executable}\nSBATCH_OPTIONS=(--account=mine "--comment=two words")\n')
@@ -44,7 +44,18 @@ NODES = ("--nodes", "2", "--gpus-per-node", "8")
         ("submit", ["optimizer=came", "--nodes"], "--nodes has no value"),
         ("submit", ["optimizer=came", "-cd"], "-cd has no value"),
         ("submit", ["optimizer=came", "-N", "2"], "the GPUs of each node are not given; add --gpus-per-node N, or on CPUs --ntasks-per-node N"),
-        ("submit", ["optimizer=came", "--nodes=two", "--gpus-per-node=8"], "--nodes and the ranks of a node are to be numbers, not 'two' and '8'"),
+        ("submit", ["optimizer=came", "--nodes=two", "--gpus-per-node=8"], "--nodes two is not a number; give how many the run takes"),
+        ("submit", ["optimizer=came", "--nodes=08", "--gpus-per-node=8"], "--nodes 08 is not a number"),
+        ("submit", ["optimizer=came", "--nodes", "--ntasks-per-node", "1"], "--nodes --ntasks-per-node is not a number"),
+        ("submit", ["optimizer=came", "-N2", "--gpus-per-node=a"], "the ranks of a node are a, which is not a number"),
+        ("submit", ["optimizer=came", *NODES, "--ntasks-per-node=4"], "each node has 8 GPUs and 4 tasks; there is one per GPU"),
+        ("submit", ["optimizer=came", *NODES, "--seeds", "a"], "--seeds a is not a list of seeds; write --seeds 1,2,3 or --seeds 1-3"),
+        ("submit", ["optimizer=came", *NODES, "--time", "3"], "--time 3 is minutes, and Slurm asks for the checkpoint two to three before"),
+        ("submit", ["optimizer=came", *NODES, "-t2:30"], "--time 2:30 is minutes"),
+        ("submit", ["optimizer=came", *NODES, "--chdir=/tmp"], "--chdir=/tmp: the run folder, logs and relative paths are where submit is"),
+        ("submit", ["launch.num_processes=4", *NODES], "launch.num_processes=4: the ranks are nodes x GPUs; leave it out"),
+        ("submit", ["optimizer=came", *NODES, "--export", "ALL,A=1"], "'ALL,A=1' is neither a setting (key=value) nor an option; see submit"),
+        ("submit", ["run.name='a b'", "train.micro_batch_size=16", *NODES, "--seeds=1", "--dry-run"], "run.name=a b: with --seeds only letters, digits, _, . and - ; give"),
         ("submit", ["demo", *NODES], "'demo' is neither a setting (key=value) nor an option; see submit --help"),
         ("submit", ["optimizer=came", *NODES], "there is no sbatch here; submit from a machine of the cluster, or add --dry-run"),
         ("submit", ["optimizer=came", *NODES, "--dry-run", "train.num_steps=none"], "train.num_steps"),
@@ -65,13 +76,20 @@ def test_what_is_missing_or_wrong_is_one_line(call, script: str, arguments: list
         (None, "cannot be read; it says what is particular to your cluster"),
         (
             "PYTHON=nowhere/python\n",
-            "there is no Python at nowhere/python; make an environment there (scripts/demo does), or set PYTHON in",
+            "there is no Python at nowhere/python; make an environment there (python3 -m venv), or give its path as PYTHON in",
+        ),
+        (
+            "PYTHON=/bin/true-python\n",
+            "/bin/true-python lacks what the harness needs; install it there (pip install -c scripts/constraints.txt -e .)",
         ),
     ],
 )
 def test_a_site_that_does_not_fit_is_named(call, tmp_path: Path, site: str | None, message: str) -> None:
-    other = tmp_path / "other.sh"
+    other, bare = tmp_path / "other.sh", tmp_path / "python"
+    bare.write_text("#!/bin/sh\nexit 1\n")
+    bare.chmod(0o755)
     if site:
+        site, message = (text.replace("/bin/true-python", str(bare)) for text in (site, message))
         other.write_text(f'source "{SCRIPTS}/site.sh"\n{site}')
     done = call("submit", "optimizer=came", *NODES, "--dry-run", PRETRAIN_SITE=str(other))
     (line,) = done.stderr.splitlines()
@@ -88,7 +106,7 @@ def test_a_dry_run_shows_the_plan_and_the_command(call, tmp_path: Path) -> None:
     (command,) = (line for line in done.stdout.splitlines() if line.startswith("would submit: "))
     assert command == (
         "would submit: sbatch --parsable --job-name=bert_32k --output=slurm/bert_32k-%A_%a.out --account=mine --comment=two\\ words "
-        "--nodes 4 --gpus-per-node=h100:8 --time=24:00:00 --exclusive --ntasks-per-node=8 --array=1\\,2 "
+        "--nodes 4 --gpus-per-node=h100:8 --time=24:00:00 --exclusive --array=1\\,2 --ntasks-per-node=8 "
         f"{SCRIPTS}/pretrain.sbatch +experiment=bert_32k optimizer.lr=1e-4 data.paths=\\[a\\ b/\\]"
     )
     assert not (tmp_path / "slurm").exists()
