@@ -268,7 +268,8 @@ def _tensors(members: Sequence[Member]) -> list[Tensor]:
 
 
 def _all_reduce(packs: Packs, traffic: Traffic) -> list[Any]:
-    """Begin to add the packs up over their process groups; returns what is to be waited for."""
+    """Begin to add the packs up over their process groups; returns what is to be waited for. Of vectors alone the first is empty."""
+    packs = [(group, pack) for group, pack in packs if pack.numel()]
     for _, pack in packs:
         traffic.calls += 1
         traffic.num_bytes += pack.numel() * pack.element_size()

@@ -11,10 +11,12 @@ all-gather. Left out are scalars (norms, checks for overflow, counts of targets)
 
 from dataclasses import dataclass
 
+from came.kernels import option_without_kernel
 from came.layouts.foretold import flat_partition, slice_of_each
 from came.lockstep import Traffic
 from came.optimizer import ShardedOptimizer
-from came.traffic import Group, reductions
+from came.rules.came import CAME
+from came.traffic import Group, fused_reductions, reductions
 from pretrain.plan.deepspeed import Zero
 from pretrain.plan.gathering import Gathering, persistent
 from pretrain.plan.memory import gradients_together, stepped_groups
@@ -33,7 +35,7 @@ class Communication:
     weights_payload_bytes: int
     weights_sent_bytes: int
     optimizer_calls: int
-    """All-reduces of the optimizer's rule: its sums over parameters that are split over ranks."""
+    """All-reduces of the optimizer: its sums over parameters that are split over ranks."""
     optimizer_payload_bytes: int
     optimizer_sent_bytes: int
 
@@ -67,10 +69,19 @@ def communication(
 
 
 def traffic(sizes: Sizes, optimizer: ShardedOptimizer, zero: Zero, world_size: int) -> Traffic:
-    """The optimizer's reductions of one update."""
+    """The optimizer's reductions of one update, on GPUs; CAME's by its kernels, where it has some."""
     hyper = optimizer.param_groups
     calls = [[Group(hyper[place], shapes) for place, shapes in groups] for groups in stepped_groups(sizes, zero, world_size)]
+    if is_fused(optimizer, zero):
+        return fused_reductions(calls, world_size, zero.stage)
     return reductions(optimizer.rule, calls, world_size, zero.stage)
+
+
+def is_fused(optimizer: ShardedOptimizer, zero: Zero) -> bool:
+    """Whether the update is CAME's fused step on a GPU."""
+    if not isinstance(optimizer, CAME) or optimizer.implementation == "eager" or zero.offload:
+        return False
+    return not any(option_without_kernel(group) for group in optimizer.param_groups)
 
 
 def _reduced(sizes: Sizes, zero: Zero, world_size: int) -> int:

@@ -10,6 +10,7 @@ import pytest
 import torch.multiprocessing
 
 from came import CAME
+from came.traffic import Group, fused_reductions
 from came.verify import engines, probe, ranks
 from came.verify.probe import FSDP2, UPDATE_BOUND, WEIGHT_BOUND, Cell, Probe, assemble, errors, whole_answer
 from tests.unit.kernels import running
@@ -47,6 +48,8 @@ def test_the_kernels_are_exact_where_parameters_are_sharded(found: list[list[tup
     assert weight <= WEIGHT_BOUND and update <= UPDATE_BOUND
 
 
-def test_two_packed_reductions_a_step(found: list[list[tuple]]) -> None:
-    assert [calls for _, calls, _ in found[0]] == [2] * len(CELLS)
-    assert all(num_bytes > 0 for _, _, num_bytes in found[0])
+@pytest.mark.parametrize("index", range(len(CELLS)), ids=lambda index: str(CELLS[index]))
+def test_two_packed_reductions_a_step_of_the_predicted_bytes(found: list[list[tuple]], index: int) -> None:
+    shapes = [tuple(param.shape) for param in Probe().parameters()]
+    predicted = fused_reductions([[Group({}, shapes)]], 2, CELLS[index].stage)
+    assert found[0][index][1:] == (2, predicted.num_bytes) and predicted.calls == 2
