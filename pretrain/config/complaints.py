@@ -27,6 +27,9 @@ _SWEEP = re.compile(r"(Ambiguous value for argument|Sweep parameters) '(?P<overr
 
 _FREE_KEYS = ("data.mixture", "data.weights", "zero.extra")
 
+_ELEMENT = re.compile(r"\[\d+\]$")
+"""What names one element of a list, behind the list's own key."""
+
 _IN_FILE = re.compile(r"In '(?P<file>[^']*)': ")
 
 
@@ -102,7 +105,7 @@ def _close_keys(key: str) -> str:
 
 
 def _wrong_value(error: OmegaConfBaseException, overrides: list[str], file: str) -> str:
-    key = str(error.full_key or error.key or _part_of(error))
+    key = _ELEMENT.sub("", str(error.full_key or error.key or _part_of(error)))
     given = [override for override in overrides if override.lstrip("+").startswith(f"{key}=")]
     said = given[-1].lstrip("+") if given else f"{file}{key} ({_first_line(error)})"
     if key in PARTS:
@@ -123,7 +126,7 @@ def _type_words(wanted: object) -> str:
         return " or ".join(_type_words(part) for part in typing.get_args(wanted))
     words = {int: "a whole number", float: "a number", bool: "true or false", str: "text", types.NoneType: "null"}
     if typing.get_origin(wanted) is list:
-        return "a list: [first,second]"
+        return f"a list, each element {_type_words(typing.get_args(wanted)[0])}: [first,second]"
     if typing.get_origin(wanted) is dict:
         return "a mapping: {key: value}"
     return words[wanted]
