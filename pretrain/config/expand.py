@@ -25,7 +25,7 @@ def expand(overrides: list[str], config_dir: str | None = None) -> list[list[str
         override = _parse(normalised(given), config_dir)
         key = override.key_or_group
         single = _single(override, config_dir)
-        if key in values and ("." not in key or len(single) > 1 or len(values[key]) > 1):  # of plain settings the last one counts
+        if key in values and (key == "experiment" or len(single) > 1 or len(values[key]) > 1):  # of single values the last one counts
             raise UserError(f"{key} is given twice; give all its values at once: {key}=first,second")
         values[key] = single
     runs = math.prod(map(len, values.values()))

@@ -23,6 +23,12 @@ def test_all_combinations_are_runs_the_last_value_changing_fastest():
     ]
 
 
+@pytest.mark.parametrize("twice", ["train.num_steps=3 +train.num_steps=4", "optimizer=came optimizer=adamw"])
+def test_of_single_values_for_a_key_the_last_one_counts_as_in_a_single_run(twice: str):
+    last = twice.split()[1].lstrip("+")
+    assert expand([*twice.split(), "run.seed=1,2"]) == [[last, "run.seed=1"], [last, "run.seed=2"]]
+
+
 @pytest.mark.parametrize(
     ("override", "values"),
     [
@@ -43,6 +49,8 @@ def test_values_are_read_by_hydras_grammar(override: str, values: list[str]):
     ("overrides", "message"),
     [
         ("run.seed=1,2 run.seed=3", "run.seed is given twice; give all its values at once: run.seed=first,second"),
+        ("run.seed=3 run.seed=1,2", "run.seed is given twice; give all its values at once"),
+        ("optimizer=came optimizer=adamw,lamb", "optimizer is given twice; give all its values at once: optimizer=first,second"),
         ("optimizer.lr=interval(0,1)", "optimizer.lr=interval(0,1): an interval has no values to go through"),
         ("model=glob(x*)", "model=glob(x*) matches nothing; give one of bert_base"),
         ("run.seed=range(3,3)", "run.seed=range(3,3) holds no value"),
