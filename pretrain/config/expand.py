@@ -58,4 +58,7 @@ def _single(override: Override, config_dir: str | None) -> list[str]:
     found = [f"{key}={value}" for value in override.sweep_string_iterator()]
     if not found:
         raise UserError(f"{override.input_line} holds no value; give at least one")
+    for single in found:
+        if found.count(single) > 1:
+            raise UserError(f"{single.lstrip('+')} is given twice; give each value once")
     return found
