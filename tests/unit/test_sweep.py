@@ -77,7 +77,7 @@ def test_values_are_read_by_hydras_grammar(override: str, values: list[str]):
         ("run.seed=1 hydra/launcher=submitit_local hydra.launcher.tasks_per_node=2", "submitit_local starts one process for a run"),
         (
             "run.seed=1,2 hydra/launcher=submitit_slurm hydra.launcher.tasks_per_node=3",
-            "in the run run.seed=1: train.global_batch_size=256 is not a multiple of train.micro_batch_size=32 x 3 ranks",
+            "in the run run.seed=1: train.global_batch_size=256 is not a multiple of its 3 ranks",
         ),
         (
             "run.seed=1,2 hydra/launcher=submitit_slurm hydra.launcher.nodes=2 launch.num_processes=4",
