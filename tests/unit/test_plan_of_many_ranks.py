@@ -198,7 +198,7 @@ def test_an_update_moves_less_with_momentum_in_fewer_bits(momentum_dtype: str, s
 
 
 def test_the_tables_name_every_optimizer_and_stage(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["+experiment=gpt2_small", "launch.num_processes=16", "--optimizer", "came", "lamb", "--stage", "0", "3"]) == 0
+    assert main(["--optimizer", "came,lamb", "--stage", "0,3", "+experiment=gpt2_small", "launch.num_processes=16"]) == 0
     out = capsys.readouterr().out
     assert "x ranks 16 = global" in out and "planned with train.grad_accum_dtype=model" in out
     for name in ("came", "lamb"):
@@ -226,7 +226,8 @@ def test_a_micro_batch_too_large_for_so_many_ranks_is_made_smaller_and_said(caps
     [
         (["--mfu", "0"], "--mfu=0.0 is not valid; give a number above 0"),
         (["--gpus-per-node", "x"], "invalid int value"),
-        (["--stage", "4"], "invalid choice"),
+        (["--stage", "4"], "argument --stage: 4 is not valid; give one or more of 0,1,2,3"),
+        (["--optimizer", "came,adam"], "argument --optimizer: came,adam is not valid; give one or more of came,adamw"),
         (["--run", "nowhere"], "nowhere is no run's folder"),
         (["--run", "nowhere", "train.num_steps=3"], "leave one of them out"),
         (["zero.stage=9"], "zero.stage=9"),
