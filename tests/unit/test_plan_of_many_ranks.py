@@ -19,11 +19,11 @@ from pretrain.micro_batch import _full_batch
 from pretrain.model.acceleration import accelerate
 from pretrain.model.build import Vocabulary, build_model
 from pretrain.model.objective import PretrainingModel
-from pretrain.plan.__main__ import _HARDWARE, main
+from pretrain.plan.__main__ import _HARDWARE, _OPTIMIZERS, _STAGES, main
 from pretrain.plan.activations import Device, activations
 from pretrain.plan.deepspeed import Zero
 from pretrain.plan.gathering import gathering
-from pretrain.plan.many import plan_ranks
+from pretrain.plan.many import OPTIMIZERS, STAGES, plan_ranks
 from pretrain.plan.roofline import Hardware, streamed_bytes
 from pretrain.plan.sizes import Sizes
 
@@ -187,6 +187,10 @@ def test_small_weights_are_never_gathered_on_the_way() -> None:
 
 def test_the_command_s_rates_are_those_of_the_roofline() -> None:
     assert {name: default for name, (default, _) in _HARDWARE.items()} == asdict(Hardware())
+
+
+def test_the_command_s_optimizers_and_stages_are_those_there_are() -> None:
+    assert (_OPTIMIZERS, _STAGES) == (tuple(OPTIMIZERS), tuple(map(str, STAGES)))
 
 
 @pytest.mark.parametrize(("momentum_dtype", "streamed"), [("float32", 32), ("bfloat16", 26), ("int8", 23)])
