@@ -1,7 +1,9 @@
 """Many runs from one command line: what they are, and what is refused before the first one starts."""
 
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -10,7 +12,7 @@ from pretrain.config.expand import expand
 from pretrain.config.serialise import from_file
 from pretrain.errors import UserError
 from pretrain.sweep import child, command
-from pretrain.sweep.plugins import chosen_launcher
+from pretrain.sweep.plugins import _silence, chosen_launcher
 from pretrain.sweep.runs import compose_runs, write_files
 
 
@@ -160,6 +162,13 @@ def test_a_plugin_that_is_not_installed_has_its_mend(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("hydra._internal.config_loader_impl.ConfigLoaderImpl.get_group_options", lambda *_: ["basic"])
     with pytest.raises(UserError, match=r"hydra/launcher=submitit_slurm is not installed; pip install 'came-pretrain\[slurm\]', or give"):
         chosen_launcher(["hydra/launcher=submitit_slurm"])
+
+
+def test_sacct_is_asked_without_its_complaints(capfd: pytest.CaptureFixture[str]):
+    watcher = SimpleNamespace(_make_command=lambda: ["sh", "-c", "echo JobID; echo 'Slurm accounting storage is disabled' >&2"])
+    _silence(watcher)
+    assert subprocess.check_output(watcher._make_command(), text=True) == "JobID\n"
+    assert capfd.readouterr().err == ""
 
 
 def test_a_launcher_without_m_is_refused(capsys: pytest.CaptureFixture[str], one_error_line: Callable[..., str]):
