@@ -25,7 +25,8 @@ class BatchPlan:
             below = global_batch_size // unit * unit
             nearest = ", ".join(str(size) for size in (below, below + unit) if size)
             raise UserError(
-                f"train.global_batch_size={global_batch_size} is not a multiple of {divisor}; give {mend}the nearest global batch: {nearest}"
+                f"train.global_batch_size={global_batch_size} is not a multiple of {divisor}; "
+                f"give {mend}the nearest global batch: {nearest}"
             )
         return cls(global_batch_size, micro_batch_size, world_size)
 
