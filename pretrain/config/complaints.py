@@ -30,6 +30,8 @@ _FREE_KEYS = ("data.mixture", "data.weights", "zero.extra")
 _ELEMENT = re.compile(r"\[\d+\]$")
 """What names one element of a list, behind the list's own key."""
 
+_UNCONVERTED = re.compile(r"could not be converted to (\w+)")
+
 _IN_FILE = re.compile(r"In '(?P<file>[^']*)': ")
 
 
@@ -110,8 +112,14 @@ def _wrong_value(error: OmegaConfBaseException, overrides: list[str], file: str)
     said = given[-1].lstrip("+") if given else f"{file}{key} ({_first_line(error)})"
     if key in PARTS:
         return f"{said} replaces a whole part; give its settings one by one: {key}.NAME=VALUE"
-    wanted = known_keys().get(key)
+    wanted = known_keys().get(key) or _wanted_by_omegaconf(error)
     return f"{said} has the wrong type; give {_type_words(wanted)}" if wanted else f"{said} is not valid: {_first_line(error)}"
+
+
+def _wanted_by_omegaconf(error: OmegaConfBaseException) -> type | None:
+    """The plain type of a setting that is not ours, such as one of a launcher; None where the error does not say."""
+    found = _UNCONVERTED.search(str(error))
+    return {"Integer": int, "Float": float, "Boolean": bool}.get(found[1]) if found else None
 
 
 def _part_of(error: OmegaConfBaseException) -> str:

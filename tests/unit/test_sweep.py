@@ -75,6 +75,10 @@ def test_values_are_read_by_hydras_grammar(override: str, values: list[str]):
         ("run.seed=1,2 hydra.launcher.nodes=2", "hydra.launcher.nodes=2: the launcher basic has no settings"),
         ("run.seed=1,2 hydra/launcher=submitit_slurm hydra.launcher.node=2", "hydra.launcher.node is not a setting of submitit_slurm"),
         ("run.seed=1,2 hydra/launcher=submitit_slurm hydra.launcher.nodes=2,4", "hydra.launcher.nodes=2,4 gives several values"),
+        (
+            "run.seed=1 hydra/launcher=submitit_slurm hydra.launcher.timeout_min=abc",
+            "hydra.launcher.timeout_min=abc has the wrong type; give a whole number",
+        ),
         ("run.seed=1 hydra/launcher=submitit_slurm hydra.launcher.submitit_folder=x", "hydra.launcher.submitit_folder cannot be changed"),
         ("run.seed=1 hydra/launcher=submitit_local hydra.launcher.tasks_per_node=2", "submitit_local starts one process for a run"),
         (
