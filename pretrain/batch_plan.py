@@ -19,11 +19,14 @@ class BatchPlan:
         """The plan, or a `UserError` that names the nearest batches that divide."""
         unit = micro_batch_size * world_size
         if global_batch_size % unit:
+            divisor, mend = f"train.micro_batch_size={micro_batch_size} x {world_size} ranks", "a micro-batch that divides it, or "
+            if global_batch_size % world_size:  # then no micro-batch divides it
+                divisor, mend = f"its {world_size} ranks", ""
             below = global_batch_size // unit * unit
             nearest = ", ".join(str(size) for size in (below, below + unit) if size)
             raise UserError(
-                f"train.global_batch_size={global_batch_size} is not a multiple of train.micro_batch_size={micro_batch_size} x {world_size} "
-                f"ranks; give a micro-batch that divides it, or the nearest global batch: {nearest}"
+                f"train.global_batch_size={global_batch_size} is not a multiple of {divisor}; "
+                f"give {mend}the nearest global batch: {nearest}"
             )
         return cls(global_batch_size, micro_batch_size, world_size)
 

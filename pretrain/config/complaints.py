@@ -27,6 +27,11 @@ _SWEEP = re.compile(r"(Ambiguous value for argument|Sweep parameters) '(?P<overr
 
 _FREE_KEYS = ("data.mixture", "data.weights", "zero.extra")
 
+_ELEMENT = re.compile(r"\[\d+\]$")
+"""What names one element of a list, behind the list's own key."""
+
+_UNCONVERTED = re.compile(r"could not be converted to (\w+)")
+
 _IN_FILE = re.compile(r"In '(?P<file>[^']*)': ")
 
 
@@ -102,13 +107,19 @@ def _close_keys(key: str) -> str:
 
 
 def _wrong_value(error: OmegaConfBaseException, overrides: list[str], file: str) -> str:
-    key = str(error.full_key or error.key or _part_of(error))
+    key = _ELEMENT.sub("", str(error.full_key or error.key or _part_of(error)))
     given = [override for override in overrides if override.lstrip("+").startswith(f"{key}=")]
     said = given[-1].lstrip("+") if given else f"{file}{key} ({_first_line(error)})"
     if key in PARTS:
         return f"{said} replaces a whole part; give its settings one by one: {key}.NAME=VALUE"
-    wanted = known_keys().get(key)
+    wanted = known_keys().get(key) or _wanted_by_omegaconf(error)
     return f"{said} has the wrong type; give {_type_words(wanted)}" if wanted else f"{said} is not valid: {_first_line(error)}"
+
+
+def _wanted_by_omegaconf(error: OmegaConfBaseException) -> type | None:
+    """The plain type of a setting that is not ours, such as one of a launcher; None where the error does not say."""
+    found = _UNCONVERTED.search(str(error))
+    return {"Integer": int, "Float": float, "Boolean": bool}.get(found[1]) if found else None
 
 
 def _part_of(error: OmegaConfBaseException) -> str:
@@ -123,7 +134,7 @@ def _type_words(wanted: object) -> str:
         return " or ".join(_type_words(part) for part in typing.get_args(wanted))
     words = {int: "a whole number", float: "a number", bool: "true or false", str: "text", types.NoneType: "null"}
     if typing.get_origin(wanted) is list:
-        return "a list: [first,second]"
+        return f"a list, each element {_type_words(typing.get_args(wanted)[0])}: [first,second]"
     if typing.get_origin(wanted) is dict:
         return "a mapping: {key: value}"
     return words[wanted]

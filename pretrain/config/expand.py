@@ -25,7 +25,7 @@ def expand(overrides: list[str], config_dir: str | None = None) -> list[list[str
         override = _parse(normalised(given), config_dir)
         key = override.key_or_group
         single = _single(override, config_dir)
-        if key in values and ("." not in key or len(single) > 1 or len(values[key]) > 1):  # of plain settings the last one counts
+        if key in values and (key == "experiment" or len(single) > 1 or len(values[key]) > 1):  # of single values the last one counts
             raise UserError(f"{key} is given twice; give all its values at once: {key}=first,second")
         values[key] = single
     runs = math.prod(map(len, values.values()))
@@ -58,4 +58,7 @@ def _single(override: Override, config_dir: str | None) -> list[str]:
     found = [f"{key}={value}" for value in override.sweep_string_iterator()]
     if not found:
         raise UserError(f"{override.input_line} holds no value; give at least one")
+    for single in found:
+        if found.count(single) > 1:
+            raise UserError(f"{single.lstrip('+')} is given twice; give each value once")
     return found

@@ -1,6 +1,8 @@
 """`python -m pretrain.plan`: what a run would need on more GPUs than there are."""
 
+import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from pretrain.command import Parser, run_command
@@ -12,13 +14,14 @@ the optimizer's own reductions beside them, and the time of a step by a roofline
 
 examples:
   python -m pretrain.plan +experiment=gpt2_xl launch.num_processes=512
-  python -m pretrain.plan +experiment=bert_32k launch.num_processes=8 --optimizer came adamw --stage 1 2
+  python -m pretrain.plan +experiment=bert_32k launch.num_processes=8 --optimizer came,adamw --stage 1,2
   python -m pretrain.plan +experiment=gpt2_xl launch.num_processes=64 train.micro_batch_size=2 --format csv > plan.csv
   python -m pretrain.plan --run runs/bert_32k            compare the plan with the memory that a run has logged
 
 The rates below are an H200's of a DGX H200; give those of your own machines.
 """
 _OPTIMIZERS = ("came", "adamw", "lamb", "adafactor", "sm3")
+_STAGES = ("0", "1", "2", "3")
 _HARDWARE = {
     "peak_tflops": (989.0, "dense operations of the GPU in the run's precision, 10^12 per second"),
     "mfu": (0.4, "share of the peak that forward and backward passes reach"),
@@ -58,9 +61,19 @@ def _run(arguments: list[str]) -> int:
 
     ranks = config.launch.num_processes or find_world(None).size
     hardware = Hardware(**{name: getattr(options, name) for name in _HARDWARE})
-    plan = plan_ranks(config, expected_vocabulary(config), ranks, options.optimizer, options.stage, hardware)
+    plan = plan_ranks(config, expected_vocabulary(config), ranks, options.optimizer, [int(stage) for stage in options.stage], hardware)
     print(table.as_csv(plan) if options.format == "csv" else table.text(plan))
     return 0
+
+
+def _some_of(known: tuple[str, ...]) -> Callable[[str], list[str]]:
+    def read(text: str) -> list[str]:
+        given = list(dict.fromkeys(text.split(",")))
+        if not set(given) <= set(known):
+            raise argparse.ArgumentTypeError(f"{text} is not valid; give one or more of {','.join(known)}")
+        return given
+
+    return read
 
 
 def _parser() -> Parser:
@@ -69,8 +82,8 @@ def _parser() -> Parser:
         "overrides", nargs="*", metavar="key=value", help="settings as of python -m pretrain; launch.num_processes: the ranks"
     )
     parser.add_argument("-cd", "--config-dir", metavar="DIR", help="a folder of your own YAML files, looked at before ours")
-    parser.add_argument("--optimizer", nargs="+", choices=_OPTIMIZERS, default=_OPTIMIZERS, metavar="NAME", help="only these")
-    parser.add_argument("--stage", nargs="+", type=int, choices=(0, 1, 2, 3), default=(0, 1, 2, 3), metavar="N", help="only these")
+    parser.add_argument("--optimizer", type=_some_of(_OPTIMIZERS), default=_OPTIMIZERS, metavar="NAME,...", help="only these")
+    parser.add_argument("--stage", type=_some_of(_STAGES), default=_STAGES, metavar="N,...", help="only these")
     parser.add_argument("--format", choices=("text", "csv"), default="text", help="tables, or all figures to the byte")
     parser.add_argument("--run", type=Path, metavar="FOLDER", help="compare with what the run in this folder has logged of its memory")
     for name, (default, meaning) in _HARDWARE.items():

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from hydra import initialize_config_dir
 from hydra._internal.callbacks import Callbacks
@@ -150,14 +151,21 @@ def _to_workers(number: int) -> None:
 
 
 def _prepare_submitit(settings: DictConfig, folder: Path, slurm: bool) -> None:
-    importlib.import_module("submitit")  # which sets up its logging as it is imported
+    submitit = importlib.import_module("submitit")  # which sets up its logging as it is imported
     logging.getLogger("submitit").setLevel(logging.ERROR)  # a cluster without accounting is no news
     settings.submitit_folder = f"{folder}/%j"
     if slurm:
+        _silence(submitit.SlurmJob.watcher)
         settings.additional_parameters = {"requeue": True, **settings.additional_parameters}
         # Since Slurm 22.05 srun does not ask for the cores that sbatch was given for each task.
         cores = '[ -z "$SLURM_CPUS_PER_TASK" ] || export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK'
         settings.setup = [cores, *(settings.setup or [])]
+
+
+def _silence(watcher: Any) -> None:
+    """`watcher` asks sacct again and again, which complains each time where Slurm keeps no accounts."""
+    ask = watcher._make_command
+    watcher._make_command = lambda: (command := ask()) and ["sh", "-c", 'exec "$@" 2> /dev/null', "sh", *command]
 
 
 @contextmanager

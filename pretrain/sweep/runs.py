@@ -70,8 +70,6 @@ def compose_runs(overrides: list[str], config_dir: str | None = None) -> list[Ru
 
 def _same(first: Run, second: Run) -> str:
     values = [[value for value in run.differences if value not in other.differences] for run, other in ((first, second), (second, first))]
-    if not all(values):
-        return f"{' '.join(first.differences) or first.name} is given twice; give each value once"
     return (
         f"{' '.join(values[0])} and {' '.join(values[1])} change no number, so that both would be the run {first.folder}; "
         "give them in commands of their own, each with its run.name"

@@ -22,6 +22,12 @@ def test_an_odd_batch_names_the_nearest_ones():
     )
 
 
+def test_no_micro_batch_is_the_mend_where_the_ranks_do_not_divide_the_batch():
+    with pytest.raises(UserError) as error:
+        BatchPlan.make(8, 1, 7)
+    assert str(error.value) == "train.global_batch_size=8 is not a multiple of its 7 ranks; give the nearest global batch: 7, 14"
+
+
 def test_a_batch_too_small_for_one_micro_step_names_only_a_possible_one():
     with pytest.raises(UserError, match=r"nearest global batch: 128$"):
         BatchPlan.make(100, 32, 4)

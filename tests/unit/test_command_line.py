@@ -1,6 +1,9 @@
 """Hydra's habits on the command line: --help, --cfg job, --config-dir, --version."""
 
 import re
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -96,6 +99,16 @@ def test_version(capsys: pytest.CaptureFixture[str]):
         main(["--version"])
     assert leaving.value.code in (0, None)
     assert capsys.readouterr().out.strip() == __version__
+
+
+def test_a_reader_that_has_read_enough_ends_the_command_quietly():
+    command = [sys.executable, "-m", "pretrain", "-m", "run.seed=range(40)", "--cfg", "job"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout and process.stderr
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == ""
+    assert process.returncode == 128 + signal.SIGPIPE
 
 
 def test_ctrl_c_is_130_without_a_traceback(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]):

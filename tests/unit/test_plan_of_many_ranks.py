@@ -19,11 +19,11 @@ from pretrain.micro_batch import _full_batch
 from pretrain.model.acceleration import accelerate
 from pretrain.model.build import Vocabulary, build_model
 from pretrain.model.objective import PretrainingModel
-from pretrain.plan.__main__ import _HARDWARE, main
+from pretrain.plan.__main__ import _HARDWARE, _OPTIMIZERS, _STAGES, main
 from pretrain.plan.activations import Device, activations
 from pretrain.plan.deepspeed import Zero
 from pretrain.plan.gathering import gathering
-from pretrain.plan.many import plan_ranks
+from pretrain.plan.many import OPTIMIZERS, STAGES, plan_ranks
 from pretrain.plan.roofline import Hardware, streamed_bytes
 from pretrain.plan.sizes import Sizes
 
@@ -193,6 +193,10 @@ def test_the_command_s_rates_are_those_of_the_roofline() -> None:
     assert {name: default for name, (default, _) in _HARDWARE.items()} == asdict(Hardware())
 
 
+def test_the_command_s_optimizers_and_stages_are_those_there_are() -> None:
+    assert (_OPTIMIZERS, _STAGES) == (tuple(OPTIMIZERS), tuple(map(str, STAGES)))
+
+
 @pytest.mark.parametrize(("momentum_dtype", "streamed"), [("float32", 32), ("bfloat16", 26), ("int8", 23)])
 def test_an_update_moves_less_with_momentum_in_fewer_bits(momentum_dtype: str, streamed: int) -> None:
     assert streamed_bytes(CAME([torch.zeros(2, 2)], momentum_dtype=momentum_dtype).rule) == streamed
@@ -202,7 +206,7 @@ def test_an_update_moves_less_with_momentum_in_fewer_bits(momentum_dtype: str, s
 
 
 def test_the_tables_name_every_optimizer_and_stage(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["+experiment=gpt2_small", "launch.num_processes=16", "--optimizer", "came", "lamb", "--stage", "0", "3"]) == 0
+    assert main(["--optimizer", "came,lamb", "--stage", "0,3", "+experiment=gpt2_small", "launch.num_processes=16"]) == 0
     out = capsys.readouterr().out
     assert "x ranks 16 = global" in out and "planned with train.grad_accum_dtype=model" in out
     for name in ("came", "lamb"):
@@ -230,7 +234,8 @@ def test_a_micro_batch_too_large_for_so_many_ranks_is_made_smaller_and_said(caps
     [
         (["--mfu", "0"], "--mfu=0.0 is not valid; give a number above 0"),
         (["--gpus-per-node", "x"], "invalid int value"),
-        (["--stage", "4"], "invalid choice"),
+        (["--stage", "4"], "argument --stage: 4 is not valid; give one or more of 0,1,2,3"),
+        (["--optimizer", "came,adam"], "argument --optimizer: came,adam is not valid; give one or more of came,adamw"),
         (["--run", "nowhere"], "nowhere is no run's folder"),
         (["--run", "nowhere", "train.num_steps=3"], "leave one of them out"),
         (["zero.stage=9"], "zero.stage=9"),

@@ -1,7 +1,9 @@
 """Many runs from one command line: what they are, and what is refused before the first one starts."""
 
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -10,7 +12,7 @@ from pretrain.config.expand import expand
 from pretrain.config.serialise import from_file
 from pretrain.errors import UserError
 from pretrain.sweep import child, command
-from pretrain.sweep.plugins import chosen_launcher
+from pretrain.sweep.plugins import _silence, chosen_launcher
 from pretrain.sweep.runs import compose_runs, write_files
 
 
@@ -21,6 +23,12 @@ def test_all_combinations_are_runs_the_last_value_changing_fastest():
         ["optimizer=adamw", "+experiment=demo", "run.seed=1"],
         ["optimizer=adamw", "+experiment=demo", "run.seed=2"],
     ]
+
+
+@pytest.mark.parametrize("twice", ["train.num_steps=3 +train.num_steps=4", "optimizer=came optimizer=adamw"])
+def test_of_single_values_for_a_key_the_last_one_counts_as_in_a_single_run(twice: str):
+    last = twice.split()[1].lstrip("+")
+    assert expand([*twice.split(), "run.seed=1,2"]) == [[last, "run.seed=1"], [last, "run.seed=2"]]
 
 
 @pytest.mark.parametrize(
@@ -43,6 +51,8 @@ def test_values_are_read_by_hydras_grammar(override: str, values: list[str]):
     ("overrides", "message"),
     [
         ("run.seed=1,2 run.seed=3", "run.seed is given twice; give all its values at once: run.seed=first,second"),
+        ("run.seed=3 run.seed=1,2", "run.seed is given twice; give all its values at once"),
+        ("optimizer=came optimizer=adamw,lamb", "optimizer is given twice; give all its values at once: optimizer=first,second"),
         ("optimizer.lr=interval(0,1)", "optimizer.lr=interval(0,1): an interval has no values to go through"),
         ("model=glob(x*)", "model=glob(x*) matches nothing; give one of bert_base"),
         ("run.seed=range(3,3)", "run.seed=range(3,3) holds no value"),
@@ -50,8 +60,8 @@ def test_values_are_read_by_hydras_grammar(override: str, values: list[str]):
         ("run.seed=1,(", "'run.seed=1,(' cannot be read"),
         ("optimizer=came,adam", "in the run optimizer=adam: optimizer=adam is not known; choose one of adafactor, adamw"),
         ("run.seed=1,2 optimizer.lr=1e-4,x", "in the run run.seed=1 optimizer.lr=x: optimizer.lr=x has the wrong type"),
-        ("run.seed=1,1", "demo-seed_1 is given twice; give each value once"),
-        ("run.seed=1,2 optimizer.lr=1e-4,0.0001", "is given twice"),
+        ("run.seed=1,1", "run.seed=1 is given twice; give each value once"),
+        ("run.seed=1,2 optimizer.lr=1e-4,0.0001", "error: optimizer.lr=0.0001 is given twice"),
         ("run.seed=1,2 zero=stage1,stage2", "zero=stage1 and zero=stage2 change no number, so that both would be the run runs/demo-seed_1"),
         ("hydra.sweep.dir=x run.seed=1,2", "hydra.sweep.dir: Hydra's own settings have no effect here; the run folder is run.dir"),
         ("hydra/sweeper=basic run.seed=1,2", "hydra/sweeper: Hydra's own settings have no effect here"),
@@ -65,11 +75,15 @@ def test_values_are_read_by_hydras_grammar(override: str, values: list[str]):
         ("run.seed=1,2 hydra.launcher.nodes=2", "hydra.launcher.nodes=2: the launcher basic has no settings"),
         ("run.seed=1,2 hydra/launcher=submitit_slurm hydra.launcher.node=2", "hydra.launcher.node is not a setting of submitit_slurm"),
         ("run.seed=1,2 hydra/launcher=submitit_slurm hydra.launcher.nodes=2,4", "hydra.launcher.nodes=2,4 gives several values"),
+        (
+            "run.seed=1 hydra/launcher=submitit_slurm hydra.launcher.timeout_min=abc",
+            "hydra.launcher.timeout_min=abc has the wrong type; give a whole number",
+        ),
         ("run.seed=1 hydra/launcher=submitit_slurm hydra.launcher.submitit_folder=x", "hydra.launcher.submitit_folder cannot be changed"),
         ("run.seed=1 hydra/launcher=submitit_local hydra.launcher.tasks_per_node=2", "submitit_local starts one process for a run"),
         (
             "run.seed=1,2 hydra/launcher=submitit_slurm hydra.launcher.tasks_per_node=3",
-            "in the run run.seed=1: train.global_batch_size=256 is not a multiple of train.micro_batch_size=32 x 3 ranks",
+            "in the run run.seed=1: train.global_batch_size=256 is not a multiple of its 3 ranks",
         ),
         (
             "run.seed=1,2 hydra/launcher=submitit_slurm hydra.launcher.nodes=2 launch.num_processes=4",
@@ -152,6 +166,13 @@ def test_a_plugin_that_is_not_installed_has_its_mend(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("hydra._internal.config_loader_impl.ConfigLoaderImpl.get_group_options", lambda *_: ["basic"])
     with pytest.raises(UserError, match=r"hydra/launcher=submitit_slurm is not installed; pip install 'came-pretrain\[slurm\]', or give"):
         chosen_launcher(["hydra/launcher=submitit_slurm"])
+
+
+def test_sacct_is_asked_without_its_complaints(capfd: pytest.CaptureFixture[str]):
+    watcher = SimpleNamespace(_make_command=lambda: ["sh", "-c", "echo JobID; echo 'Slurm accounting storage is disabled' >&2"])
+    _silence(watcher)
+    assert subprocess.check_output(watcher._make_command(), text=True) == "JobID\n"
+    assert capfd.readouterr().err == ""
 
 
 def test_a_launcher_without_m_is_refused(capsys: pytest.CaptureFixture[str], one_error_line: Callable[..., str]):

@@ -55,9 +55,12 @@ class FilesConfig:
     """Where .jsonl and .parquet records hold their text."""
 
     def check_names(self, prefix: str) -> None:
-        """Raise a `UserError` for an empty name, which would be the folder that the command is given in."""
+        """Raise a `UserError` for what is no name (OmegaConf lets a list be an element), and for an empty one, which would be the folder
+        that the command is given in."""
         for name in ("paths", "valid_paths"):
-            require(all(getattr(self, name)), f"{prefix}.{name}", getattr(self, name), "names of files or folders, none of them empty")
+            given = getattr(self, name)
+            named = all(isinstance(path, str) and path for path in given)
+            require(named, f"{prefix}.{name}", given, "names of files or folders, none of them empty: [first,second]")
 
 
 @dataclass

@@ -96,7 +96,8 @@ class TrainConfig:
         require(peak is None or 0 < peak < math.inf, "train.device_peak_tflops", peak, "a number above 0, or null for the device's own")
         for name in ("profile_steps", "memory_snapshot_steps"):
             steps = getattr(self, name)
-            fits = not steps or (len(steps) == 2 and 1 <= steps[0] <= steps[1] <= self.num_steps)
+            two = len(steps) == 2 and all(isinstance(step, int) for step in steps)  # OmegaConf lets a list be an element
+            fits = not steps or (two and 1 <= steps[0] <= steps[1] <= self.num_steps)
             wanted = f"the first and the last step, as in [10,13], within 1 to train.num_steps={self.num_steps}"
             require(fits, f"train.{name}", str(steps).replace(" ", ""), wanted)
 

@@ -231,6 +231,9 @@ def test_a_mixture_that_makes_no_sense_is_one_line(override: str, message: str):
     [
         (["train.profile_steps.more=[1]"], "^there is no setting 'train.profile_steps.more'; did you mean train.profile_steps"),
         (["data=text", "data.paths=['']"], r"^data.paths=\[''\] is not valid; give names of files or folders"),
+        (["data=text", "data.paths=[[a]]"], r"^data.paths=\[\['a'\]\] is not valid; give names of files or folders"),
+        (["data=text", "data.paths=[null]"], r"^data.paths=\[null\] has the wrong type; give a list, each element text: \[first,second\]$"),
+        (["train.profile_steps=[1,[2]]"], r"^train.profile_steps=\[1,\[2\]\] is not valid; give the first and the last step"),
         (["data=text", "data.paths=[a]", "data.valid_paths=[b,'']"], r"^data.valid_paths=\['b', ''\] is not valid"),
         (["data=mixture", "data.mixture.wiki.paths=[a,'']"], r"^data.mixture.wiki.paths=\['a', ''\] is not valid"),
         (["data=text", "data.paths=[a]", "data.max_seq_length=3"], "^data.max_seq_length=3 is not valid; give 8 or more"),
