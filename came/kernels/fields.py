@@ -9,7 +9,7 @@ VECTOR = constexpr(1)
 """A parameter of one dimension or none: no factors, elements laid in rows of `Geometry.block_cols` of its own."""
 
 LINES = constexpr(2)
-"""All that this rank holds of a stack of matrices, laid in rows of `Geometry.block_cols` as a vector is: what 8-bit momentum is written over
+"""What this rank holds of a stack of matrices, laid in rows of `Geometry.block_cols` as a vector is: what 8-bit momentum is written over
 where its blocks begin and end within rows."""
 
 # A matrix: one of a parameter's matrices, a vector, or lines; with what this rank holds of it.
