@@ -69,6 +69,8 @@ def variants() -> Iterator[Variant]:
         constants = dtypes | dict(OBSERVE=observe, INTERPRETED=False) | (few_rows if of_momentum == "int8" else block)
         observed = ", observed" if observe else ""
         yield Variant(f"C move, g and p {name}, m {of_momentum}{observed}", passes.move, constants, NUM_WARPS)
+        if of_momentum == "int8":
+            yield Variant(f"C move_lines, g and p {name}, m {of_momentum}{observed}", passes.move_lines, constants, NUM_WARPS)
     for mode in ("WHOLE", "REDUCE", "AVERAGE"):
         for kernel in (finalise.finalise_squares, finalise.finalise_residuals):
             constants = dict(MODE=getattr(finalise, mode).value, PART=Geometry.part)

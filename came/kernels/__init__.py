@@ -20,7 +20,6 @@ from torch import Tensor
 
 from came.layouts import local
 from came.lockstep import Traffic
-from came.momentum import BLOCK
 from came.observation import Observer
 
 if TYPE_CHECKING:
@@ -70,13 +69,10 @@ def obstacle(place: "Place", state: dict[str, Tensor], hyper: dict[str, Any], sh
     if not mine.is_contiguous():
         return "parameters that do not lie row-major have no kernel"
     for shape in shapes:
-        factored = len(shape) >= 2
-        if factored and shape[-1] > _LARGEST_COLS:
+        if len(shape) >= 2 and shape[-1] > _LARGEST_COLS:
             return f"matrices of more than {_LARGEST_COLS} columns have no kernel"
         if momentum.dtype != torch.float32 and prod(shape) > _LARGEST_ROUNDED:
             return f"low-precision momentum of more than {_LARGEST_ROUNDED} elements has no kernel"
-        if momentum.dtype == torch.int8 and factored and shape[-1] % BLOCK:
-            return f"8-bit momentum of matrices whose columns are no multiple of {BLOCK} has no kernel, as of one of shape {tuple(shape)}"
     return None
 
 

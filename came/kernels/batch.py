@@ -49,13 +49,15 @@ class Batch:
         gradients: Tensor,
         hyper: Tensor,
     ) -> None:
-        self.pieces, self.traits, self.geometry = list(pieces), traits, geometry
+        self.pieces, self.traits, self.geometry = sorted(pieces, key=tables.cuts_blocks), traits, geometry
         self._gradients, self._hyper = gradients, hyper
         device = gradients.device
-        built = tables.build(pieces, geometry, gradient_addresses)
+        built = tables.build(self.pieces, geometry, gradient_addresses)
         self.num_tiles, self.num_parts = len(built.tiles), len(built.parts)
+        self._moved_tiles, self._num_flat_tiles = built.moved_tiles, len(built.flat_tiles)
         self._matrices = tables.on_device(built.matrices, fields.MATRIX.value, device)
         self._tiles = tables.on_device(built.tiles, fields.TILE.value, device)
+        self._flat_tiles = tables.on_device(built.flat_tiles, fields.TILE.value, device)
         self._parts = tables.on_device(built.parts, fields.PART.value, device)
         self._parameters = tables.on_device(built.parameters, fields.PARAMETER.value, device)
         self._row_stride, self._col_stride, self._packed_stride = built.row_sums, built.col_sums, built.packed
@@ -71,6 +73,7 @@ class Batch:
         # Pass A's are added up before pass B writes its own.
         self._square_row_sums, self._square_col_sums = self._row_sums.view(torch.float32), self._col_sums.view(torch.float32)
         self.tile_sums = sums(self.num_tiles, torch.float64)
+        self.direction_sums = sums(self._moved_tiles + self._num_flat_tiles, torch.float64)
         self._row_blocks, self._residual_row_blocks = sums(built.row_blocks, torch.float32), sums(built.row_blocks, torch.float32)
         self.clip_scales = sums(len(pieces), torch.float32)
         self.packed_squares = sums(built.packed if split else 0, torch.float32)
@@ -78,7 +81,7 @@ class Batch:
 
     def workspaces(self) -> list[Tensor]:
         """What holds nothing between two steps."""
-        sums = [self._row_sums, self._col_sums, self.tile_sums]
+        sums = [self._row_sums, self._col_sums, self.tile_sums, self.direction_sums]
         return [*sums, self._row_blocks, self._residual_row_blocks, self.clip_scales, self.packed_squares, self.packed_residuals]
 
     def square_sums(self, norm: bool = False) -> None:
@@ -130,15 +133,20 @@ class Batch:
             self._keys.copy_(drawn.pin_memory() if self._keys.is_cuda else drawn, non_blocking=True)
 
     def move(self, scale: Tensor, observe: bool) -> None:
-        """Pass C; with `observe`, `tile_sums` are then the sums of the squares of the directions."""
-        if self.num_tiles:
-            sums = (self._row_blocks, self._residual_row_blocks, self.clip_scales, self._keys, self.tile_sums)
-            dtypes = dict(GRADIENT=self.traits.gradient, MOMENTUM=self.traits.momentum, WEIGHT=self.traits.weight)
-            block = self._block(few_rows=self.traits.momentum == torch.int8)
-            constants = dict(OBSERVE=observe, INTERPRETED=interpreted(), **block)
-            passes.move[(self.num_tiles,)](
-                self._matrices, self._tiles, self._gradients, self._hyper, scale, *sums,
-                **{name: DTYPES[dtype] for name, dtype in dtypes.items()}, **constants, num_warps=NUM_WARPS, **OPTIONS,
+        """Pass C; with `observe`, `direction_sums` are then the sums of the squares of the directions."""
+        sums = (self._row_blocks, self._residual_row_blocks, self.clip_scales, self._keys)
+        dtypes = dict(GRADIENT=self.traits.gradient, MOMENTUM=self.traits.momentum, WEIGHT=self.traits.weight)
+        block = self._block(few_rows=self.traits.momentum == torch.int8)
+        constants = {name: DTYPES[dtype] for name, dtype in dtypes.items()} | dict(OBSERVE=observe, INTERPRETED=interpreted(), **block)
+        if self._moved_tiles:
+            passes.move[(self._moved_tiles,)](
+                self._matrices, self._tiles, self._gradients, self._hyper, scale, *sums, self.direction_sums,
+                **constants, num_warps=NUM_WARPS, **OPTIONS,
+            )  # fmt: skip
+        if self._num_flat_tiles:
+            passes.move_lines[(self._num_flat_tiles,)](
+                self._matrices, self._flat_tiles, self._gradients, self._hyper, scale, *sums, self.direction_sums[self._moved_tiles :],
+                **constants, num_warps=NUM_WARPS, **OPTIONS,
             )  # fmt: skip
 
     def _block(self, few_rows: bool = False) -> dict[str, int]:

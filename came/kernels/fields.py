@@ -8,7 +8,11 @@ from triton.language import constexpr
 VECTOR = constexpr(1)
 """A parameter of one dimension or none: no factors, elements laid in rows of `Geometry.block_cols` of its own."""
 
-# A matrix: one of a parameter's matrices, or a vector; with what this rank holds of it.
+LINES = constexpr(2)
+"""What this rank holds of a stack of matrices, laid in rows of `Geometry.block_cols` as a vector is: what 8-bit momentum is written over
+where its blocks begin and end within rows."""
+
+# A matrix: one of a parameter's matrices, a vector, or lines; with what this rank holds of it.
 MATRIX_KIND = constexpr(0)
 MATRIX_PARAMETER = constexpr(1)  # row of the parameters' table
 MATRIX_HYPER = constexpr(2)  # row of the hyper-parameters
@@ -36,7 +40,8 @@ MATRIX_ROW_BLOCK_COUNT = constexpr(23)
 MATRIX_FIRST = constexpr(24)  # its first element, counted in the parameter
 MATRIX_SCALES = constexpr(25)  # address of the scales of 8-bit momentum
 MATRIX_FIRST_BLOCK = constexpr(26)  # block of the parameter that the first of them is of
-MATRIX = constexpr(27)  # columns
+MATRIX_STACK = constexpr(27)  # of lines: row of the first of the matrices, which lie one after the other, as their factors do
+MATRIX = constexpr(28)  # columns
 
 # A tile: what one program of a pass goes over, at most strip_rows x block_cols elements of one matrix.
 TILE_MATRIX = constexpr(0)

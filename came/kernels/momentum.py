@@ -1,6 +1,7 @@
 """How the kernels read and write momentum: `came.momentum` and `came.rounding` again, to the bit.
 
-Tiles hold whole blocks of 8-bit momentum: `Geometry.block_cols` and the columns of a matrix are multiples of `came.momentum.BLOCK`.
+Tiles that are written hold whole blocks of 8-bit momentum, or pieces that a rank's interval cuts: `Geometry.block_cols` is a multiple of
+`came.momentum.BLOCK`, and so are the columns of a matrix, or the tiles are of lines (`fields.LINES`).
 """
 
 from collections.abc import Sequence

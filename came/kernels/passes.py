@@ -1,7 +1,7 @@
 """The three passes over the elements: each program goes over one tile.
 
 A, `square_sums`: sums of g^2 over the rows and columns of its tile. B, `update_sums`: of m^2, m u and u^2, where u is the update before
-clipping. C, `move`: momentum and weights. Between them `came/kernels/finalise.py` adds the tiles' sums up.
+clipping. C, `move` and, over lines, `move_lines`: momentum and weights. Between them `came/kernels/finalise.py` adds the tiles' sums up.
 
 The residual u s - m' of the clipped update from its new momentum m' = beta1 m + (1 - beta1) s u is beta1 (s u - m), so that its square sums
 to beta1^2 (S[m^2] - 2 s S[m u] + s^2 S[u^2]). Thus one pass serves both the clipping scale s and the residual. The three sums cancel where
@@ -174,9 +174,20 @@ def _matrix_update_sums(
 def _update_factors(matrices, tiles, matrix, tile, hyper, scale, row_blocks):
     """The update is g * (row_factor / sqrt(row_average)) / sqrt(col average), before clipping: the factor, and where the averages of the
     tile's rows begin."""
+    row_average = pointer(matrices, matrix, fields.MATRIX_ROW_AVERAGE, tl.float32) + of_tile(tiles, tile, fields.TILE_ROW)
+    return _row_factor(matrices, matrix, hyper, scale, row_blocks), row_average
+
+
+@triton.jit
+def _row_factor(matrices, matrix, hyper, scale, row_blocks):
     row_factor = tl.sqrt_rn(mean_of_rows(matrices, matrix, row_blocks)) * hyper_of(hyper, matrices, matrix, fields.UPDATE_FACTOR)
-    row_factor *= tl.load(scale) * hyper_of(hyper, matrices, matrix, fields.SIGN)
-    return row_factor, pointer(matrices, matrix, fields.MATRIX_ROW_AVERAGE, tl.float32) + of_tile(tiles, tile, fields.TILE_ROW)
+    return row_factor * (tl.load(scale) * hyper_of(hyper, matrices, matrix, fields.SIGN))
+
+
+@triton.jit
+def _confidence(matrices, matrix, hyper, residual_row_blocks):
+    """Momentum is multiplied by (this / sqrt(row residual)) / sqrt(column residual)."""
+    return tl.sqrt_rn(mean_of_rows(matrices, matrix, residual_row_blocks)) * hyper_of(hyper, matrices, matrix, fields.MATRIX_FACTOR)
 
 
 @triton.jit
@@ -271,7 +282,7 @@ def _move_matrix(
     row_factor *= tl.load(clip_scales + parameter)
     key = keys + 2 * parameter
     col_factor = _col_factor(matrices, tiles, matrix, tile, fields.MATRIX_COL_AVERAGE, inside, BLOCK_COLS)
-    confidence = tl.sqrt_rn(mean_of_rows(matrices, matrix, residual_row_blocks)) * hyper_of(hyper, matrices, matrix, fields.MATRIX_FACTOR)
+    confidence = _confidence(matrices, matrix, hyper, residual_row_blocks)
     row_residual = pointer(matrices, matrix, fields.MATRIX_ROW_RESIDUAL, tl.float32) + of_tile(tiles, tile, fields.TILE_ROW)
     col_confidence = _col_factor(matrices, tiles, matrix, tile, fields.MATRIX_COL_RESIDUAL, inside, BLOCK_COLS)
     lr, decay = hyper_of(hyper, matrices, matrix, fields.LR), hyper_of(hyper, matrices, matrix, fields.WEIGHT_DECAY)
@@ -334,6 +345,93 @@ def _move_vector(
         v = tl.load(second + element, mask=mask, other=1.0)
         m = averaged(m, g * inverse_root(v) * update_factor, weight1)
         direction = m * momentum_factor + decay * p
+        index = (origin + element).to(tl.uint32)
+        store(codes, scales, element, block, index, key, m, mask, MOMENTUM, BLOCK_ROWS, BLOCK_COLS)
+        tl.store(weight + element, rounded(p - lr * direction, WEIGHT, INTERPRETED), mask=mask)
+        if OBSERVE:
+            squares += tl.where(mask, direction * direction, 0.0)
+    if OBSERVE:
+        tl.store(tile_sums + tile, tl.sum(tl.sum(squares, 0), 0).to(tl.float64))
+
+
+@triton.jit
+def move_lines(
+    matrices, tiles, gradients, hyper, scale, row_blocks, residual_row_blocks, clip_scales, keys, tile_sums,
+    GRADIENT: tl.constexpr, MOMENTUM: tl.constexpr, WEIGHT: tl.constexpr, OBSERVE: tl.constexpr, INTERPRETED: tl.constexpr,
+    BLOCK_ROWS: tl.constexpr, BLOCK_COLS: tl.constexpr,
+):  # fmt: skip
+    """`move` of matrices whose 8-bit blocks begin and end within rows: `tiles` are of lines, which hold whole blocks."""
+    tile = tl.program_id(0)
+    if of_tile(tiles, tile, fields.TILE_ALIGNED) != 0:
+        _move_lines(
+            tile, matrices, tiles, gradients, hyper, scale, row_blocks, residual_row_blocks, clip_scales, keys, tile_sums,
+            GRADIENT, MOMENTUM, WEIGHT, OBSERVE, INTERPRETED, BLOCK_ROWS, BLOCK_COLS, True,
+        )  # fmt: skip
+    else:
+        _move_lines(
+            tile, matrices, tiles, gradients, hyper, scale, row_blocks, residual_row_blocks, clip_scales, keys, tile_sums,
+            GRADIENT, MOMENTUM, WEIGHT, OBSERVE, INTERPRETED, BLOCK_ROWS, BLOCK_COLS, False,
+        )  # fmt: skip
+
+
+@triton.jit
+def _move_lines(
+    tile, matrices, tiles, gradients, hyper, scale, row_blocks, residual_row_blocks, clip_scales, keys, tile_sums,
+    GRADIENT: tl.constexpr, MOMENTUM: tl.constexpr, WEIGHT: tl.constexpr, OBSERVE: tl.constexpr, INTERPRETED: tl.constexpr,
+    BLOCK_ROWS: tl.constexpr, BLOCK_COLS: tl.constexpr, ALIGNED: tl.constexpr,
+):  # fmt: skip
+    lines = of_tile(tiles, tile, fields.TILE_MATRIX)
+    stack = of_matrix(matrices, lines, fields.MATRIX_STACK)
+    matrix_rows, matrix_cols = of_matrix(matrices, stack, fields.MATRIX_ROWS), of_matrix(matrices, stack, fields.MATRIX_COLS)
+    rows = of_tile(tiles, tile, fields.TILE_ROWS)
+    offset = offset_of_tile(matrices, tiles, lines, tile, ALIGNED)
+    gradient = gradient_pointer(matrices, gradients, lines, GRADIENT, ALIGNED) + offset
+    codes = pointer(matrices, lines, fields.MATRIX_MOMENTUM, MOMENTUM, ALIGNED) + offset
+    scales = pointer(matrices, lines, fields.MATRIX_SCALES, tl.float32)
+    origin, first_block = place_of_tile(matrices, tiles, lines, tile), of_matrix(matrices, lines, fields.MATRIX_FIRST_BLOCK)
+    weight = pointer(matrices, lines, fields.MATRIX_WEIGHT, WEIGHT, ALIGNED) + offset
+    held = columns_held(tiles, tile, BLOCK_COLS, ALIGNED)
+    last = origin + (rows - 1) * BLOCK_COLS + of_tile(tiles, tile, fields.TILE_HIGH) - 1
+    row_averages = pointer(matrices, stack, fields.MATRIX_ROW_AVERAGE, tl.float32)
+    col_averages = pointer(matrices, stack, fields.MATRIX_COL_AVERAGE, tl.float32)
+    row_residuals = pointer(matrices, stack, fields.MATRIX_ROW_RESIDUAL, tl.float32)
+    col_residuals = pointer(matrices, stack, fields.MATRIX_COL_RESIDUAL, tl.float32)
+    parameter = of_matrix(matrices, lines, fields.MATRIX_PARAMETER)
+    clip_scale, key = tl.load(clip_scales + parameter), keys + 2 * parameter
+    lr, decay = hyper_of(hyper, matrices, lines, fields.LR), hyper_of(hyper, matrices, lines, fields.WEIGHT_DECAY)
+    weight1 = hyper_of(hyper, matrices, lines, fields.WEIGHT1)
+    squares = tl.full([BLOCK_ROWS, BLOCK_COLS], 0.0, tl.float32)
+    for at in range(0, rows, BLOCK_ROWS):
+        row = at + tl.arange(0, BLOCK_ROWS)
+        element = row[:, None] * BLOCK_COLS + tl.arange(0, BLOCK_COLS)[None, :]
+        mask = (row < rows)[:, None] & held[None, :]
+        first = origin + at * BLOCK_COLS
+        first_row = first // matrix_cols  # of the whole stack
+        along = (first - first_row * matrix_cols).to(tl.int32) + element - at * BLOCK_COLS
+        down = along // matrix_cols.to(tl.int32)
+        first_matrix = first_row // matrix_rows
+        last_matrix = tl.minimum(last, first + BLOCK_ROWS * BLOCK_COLS - 1) // (matrix_rows * matrix_cols)
+        row_factor = tl.full([BLOCK_ROWS, BLOCK_COLS], 0.0, tl.float32)
+        confidence = tl.full([BLOCK_ROWS, BLOCK_COLS], 0.0, tl.float32)
+        in_stack = tl.full([BLOCK_ROWS, BLOCK_COLS], 0, tl.int32)
+        for number in range(0, (last_matrix - first_matrix + 1).to(tl.int32)):
+            matrix = stack + first_matrix + number
+            begun = down >= ((first_matrix + number) * matrix_rows - first_row).to(tl.int32)
+            row_factor = tl.where(begun, _row_factor(matrices, matrix, hyper, scale, row_blocks) * clip_scale, row_factor)
+            confidence = tl.where(begun, _confidence(matrices, matrix, hyper, residual_row_blocks), confidence)
+            in_stack = tl.where(begun, number, in_stack)
+        col = along + (in_stack - down) * matrix_cols.to(tl.int32)  # from the first column of the chunk's first matrix
+        before = first_matrix * matrix_cols
+        g = tl.load(gradient + element, mask=mask, other=0.0).to(tl.float32)
+        block = (origin + element) // BLOCK - first_block
+        m = load(codes, scales, element, block, mask, MOMENTUM)
+        p = tl.load(weight + element, mask=mask, other=0.0).to(tl.float32)
+        factor = inverse_root(tl.load(row_averages + first_row + down, mask=mask, other=1.0)) * row_factor
+        col_factor = inverse_root(tl.load(col_averages + before + col, mask=mask, other=1.0))
+        row_confidence = inverse_root(tl.load(row_residuals + first_row + down, mask=mask, other=1.0)) * confidence
+        col_confidence = inverse_root(tl.load(col_residuals + before + col, mask=mask, other=1.0))
+        m = averaged(m, g * factor * col_factor, weight1)
+        direction = m * row_confidence * col_confidence + decay * p
         index = (origin + element).to(tl.uint32)
         store(codes, scales, element, block, index, key, m, mask, MOMENTUM, BLOCK_ROWS, BLOCK_COLS)
         tl.store(weight + element, rounded(p - lr * direction, WEIGHT, INTERPRETED), mask=mask)

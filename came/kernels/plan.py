@@ -178,7 +178,7 @@ class Plan:
         """What the eager rule would show."""
         hyper = dict(zip(self._row_of_member, members, strict=True))
         for batch in self.batches:
-            observer.direction_squares(batch.tile_sums.sum(), sum(piece.interval.numel for piece in batch.pieces))
+            observer.direction_squares(batch.direction_sums.sum(), sum(piece.interval.numel for piece in batch.pieces))
             divisors = 1 / batch.clip_scales
             for number, piece in enumerate(batch.pieces):
                 observer.clipping(piece.interval, divisors[number])

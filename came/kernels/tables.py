@@ -65,8 +65,11 @@ class Tables:
 
     matrices: list[list[int]] = field(default_factory=list)
     tiles: list[list[int]] = field(default_factory=list)
+    flat_tiles: list[list[int]] = field(default_factory=list)
+    """Of lines; pass C goes over these in place of the `tiles` from `moved_tiles` on."""
     parts: list[list[int]] = field(default_factory=list)
     parameters: list[list[int]] = field(default_factory=list)
+    moved_tiles: int = 0
     row_sums: int = 0
     col_sums: int = 0
     packed: int = 0
@@ -88,9 +91,15 @@ def strips(start: int, stop: int, cols: int, strip_rows: int) -> Iterator[Strip]
         start += rows * (high - low)
 
 
+def cuts_blocks(piece: Piece) -> bool:
+    """Whether blocks of 8-bit momentum begin and end within the rows of the piece's matrices; the same on all ranks."""
+    interval = piece.interval
+    return SCALE in piece.state and interval.factored and interval.cols % BLOCK != 0
+
+
 def build(pieces: Sequence[Piece], geometry: Geometry, gradient_addresses: Sequence[int]) -> Tables:
-    """Tables of the pieces. `gradient_addresses` are those of the handed tensors' gradients, and decide with the others which tiles are
-    aligned."""
+    """Tables of the pieces, those that `cuts_blocks` the last. `gradient_addresses` are those of the handed tensors' gradients, and decide
+    with the others which tiles are aligned."""
     tables = Tables()
     for number, piece in enumerate(pieces):
         first_tile = len(tables.tiles)
@@ -99,6 +108,10 @@ def build(pieces: Sequence[Piece], geometry: Geometry, gradient_addresses: Seque
         for order, record in enumerate(matrices):
             record |= {fields.MATRIX_PARAMETER: number, fields.MATRIX_HYPER: piece.row, fields.MATRIX_HANDED: piece.handed}
             _add_matrix(tables, record, gradient, order == 0, geometry)
+        if cuts_blocks(piece):
+            _add_lines(tables, piece, gradient, geometry)
+        else:
+            tables.moved_tiles = len(tables.tiles)
         tables.parameters.append([first_tile, len(tables.tiles) - first_tile, piece.interval.total])
     return tables
 
@@ -157,15 +170,7 @@ def _add_matrix(tables: Tables, record: dict, gradient_aligned: bool, leads: boo
     rows, cols, start = record.get(fields.MATRIX_ROWS, 0), record[fields.MATRIX_COLS], record.get(fields.MATRIX_START, 0)
     held = list(strips(start, start + record[_NUMEL], cols, geometry.strip_rows))
     col_blocks = -(-cols // geometry.block_cols)
-    addresses = (record[fields.MATRIX_WEIGHT], record[fields.MATRIX_MOMENTUM], record.get(fields.MATRIX_SECOND, 0))
-    places = (*addresses, record[fields.MATRIX_GRADIENT], start, cols)
-    aligned = gradient_aligned and not any(place % ALIGNMENT_BYTES for place in places)
-    for number_of_strip, strip in enumerate(held):
-        whole = aligned and strip.low == 0 and strip.high == cols
-        for block in range(col_blocks):
-            tile = [number, strip.row, strip.rows, block * geometry.block_cols, strip.low, strip.high, number_of_strip, block, int(whole)]
-            tables.tiles.append(tile)
-
+    tables.tiles += _tiles(number, record, held, gradient_aligned, col_blocks, geometry)
     local_rows = held[-1].row + held[-1].rows - held[0].row if held else 0
     row_parts = range(0, rows, geometry.part) if factored else ()
     record |= {
@@ -190,11 +195,46 @@ def _add_matrix(tables: Tables, record: dict, gradient_aligned: bool, leads: boo
         tables.row_blocks += len(row_parts)
     else:
         tables.parts.append([number, fields.CLIPPING_PART.value, 0, 0, 1])
+    tables.matrices.append(_row(record))
+
+
+def _add_lines(tables: Tables, piece: Piece, gradient_aligned: bool, geometry: Geometry) -> None:
+    """All that is held of a parameter whose matrices were added last."""
+    number, stack = len(tables.matrices), len(tables.matrices) - piece.interval.row_shape[0]
+    start, of_stack = piece.interval.start, tables.matrices[stack]
+    record = {
+        **_elements(piece, 0, piece.interval.numel),
+        fields.MATRIX_KIND: fields.LINES.value,
+        fields.MATRIX_COLS: geometry.block_cols,
+        fields.MATRIX_START: start,
+        fields.MATRIX_STACK: stack,
+    }
+    record |= {name: of_stack[name.value] for name in (fields.MATRIX_PARAMETER, fields.MATRIX_HYPER, fields.MATRIX_HANDED)}
+    held = list(strips(start, start + record[_NUMEL], geometry.block_cols, geometry.strip_rows))
+    tables.flat_tiles += _tiles(number, record, held, gradient_aligned, 1, geometry)
+    tables.matrices.append(_row(record))
+
+
+def _tiles(
+    number: int, record: dict, held: Sequence[Strip], gradient_aligned: bool, col_blocks: int, geometry: Geometry
+) -> Iterator[list[int]]:
+    """The tiles of one row of the table of matrices, strip by strip."""
+    cols, start = record[fields.MATRIX_COLS], record.get(fields.MATRIX_START, 0)
+    addresses = (record[fields.MATRIX_WEIGHT], record[fields.MATRIX_MOMENTUM], record.get(fields.MATRIX_SECOND, 0))
+    places = (*addresses, record[fields.MATRIX_GRADIENT], start, cols)
+    aligned = gradient_aligned and not any(place % ALIGNMENT_BYTES for place in places)
+    for number_of_strip, strip in enumerate(held):
+        whole = aligned and strip.low == 0 and strip.high == cols
+        for block in range(col_blocks):
+            yield [number, strip.row, strip.rows, block * geometry.block_cols, strip.low, strip.high, number_of_strip, block, int(whole)]
+
+
+def _row(record: dict) -> list[int]:
     row = [0] * fields.MATRIX.value
     for name, value in record.items():
         if name != _NUMEL:
             row[name.value] = value
-    tables.matrices.append(row)
+    return row
 
 
 def on_device(rows: Sequence[Sequence[int]], columns: int, device: torch.device) -> Tensor:

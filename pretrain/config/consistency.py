@@ -20,7 +20,6 @@ def check_consistency(config: Config) -> None:
     _check_family(config)
     _check_lengths(config)
     _check_zero(config)
-    _check_kernels(config)
 
 
 def check_runnable(config: Config, on_gpu: bool) -> None:
@@ -97,19 +96,6 @@ def _check_zero(config: Config) -> None:
             f"train.precision={precision} at zero.stage=0 cannot accumulate gradients in fp32; give zero.stage=1, which also works on one rank"
         )
 
-
-def _check_kernels(config: Config) -> None:
-    optimizer, hidden = config.optimizer, config.model.hidden_size
-    asked = isinstance(optimizer, CameConfig) and optimizer.implementation == "triton" and optimizer.momentum_dtype == "int8"
-    if asked and hidden % _BLOCK_OF_MOMENTUM:
-        raise UserError(
-            f"optimizer.implementation=triton with optimizer.momentum_dtype=int8 needs a model.hidden_size that is a multiple of "
-            f"{_BLOCK_OF_MOMENTUM}, not {hidden}; leave the implementation at auto, or give optimizer.momentum_dtype=bfloat16"
-        )
-
-
-_BLOCK_OF_MOMENTUM = 256
-"""`came.momentum.BLOCK`, elements that share a scale."""
 
 _NOT_MATHEMATICAL_PARTS = ("tracker", "launch", "zero", "checkpoint")
 _NOT_MATHEMATICAL = {

@@ -16,7 +16,6 @@ CONFLICTS = {
     "data.max_seq_length=513": "data.max_seq_length=513 is more than model.max_positions=512; give 512 or less",
     "objective=mlm_nsp data.max_seq_length=64 objective.max_predictions=62": "more than the 61 tokens that data.max_seq_length=64 leaves",
     "objective=mlm data.max_seq_length=64 objective.max_predictions=63": "more than the 62 tokens",
-    "optimizer.implementation=triton optimizer.momentum_dtype=int8": "needs a model.hidden_size that is a multiple of 256, not 128",
     "zero=stage0 train.precision=bf16": "give zero.stage=1, which also works on one rank",
     "zero.stage=0 train.precision=fp16 train.grad_accum_dtype=model": "has no working loss scale; give zero.stage=1",
     "zero.extra.stage=3": "zero.extra.stage is set by the harness.*use zero.stage",
@@ -81,13 +80,6 @@ def test_kernels_need_the_state_on_a_gpu(on_gpu: bool, override: str):
     check_runnable(config, on_gpu=True)
     with pytest.raises(UserError, match="leave it at auto"):
         check_runnable(compose(["optimizer.implementation=triton", "zero.stage=1", override]), on_gpu=on_gpu)
-
-
-def test_the_block_of_momentum_is_came_s():
-    from came.momentum import BLOCK
-    from pretrain.config.consistency import _BLOCK_OF_MOMENTUM
-
-    assert _BLOCK_OF_MOMENTUM == BLOCK
 
 
 def changes(old: Config, new: Config) -> list[str]:

@@ -20,8 +20,8 @@ from tests.unit.kernels.running import DEVICE
 SHAPES = [(21, 33), (5, 3), (40,), (2, 3, 5), (1, 2, 2, 3), (), (24, 32)]
 """Odd shapes, stacks and one whose rows are aligned; in tiles of 16 x 32 most need several."""
 
-WITH_BLOCKS = [(3, 256), (600,), (2, 2, 512)]
-"""Shapes that 8-bit momentum goes with."""
+WITH_BLOCKS = [(2, 256), (12, 33), (300,), (3, 5, 20), (2, 1, 2, 3), (2, 400), (), (9, 1)]
+"""Shapes of which 8-bit momentum's blocks end with the rows, within them, and beyond a matrix."""
 
 HYPER = dict(
     lr=1e-2,

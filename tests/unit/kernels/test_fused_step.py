@@ -36,9 +36,9 @@ def test_low_precision_gradients_beside_float32_weights(run: Callable) -> None:
     assert found["weights"] < 2e-7 and max(found.values()) < 5e-7, found
 
 
-@pytest.mark.parametrize("momentum", ["bfloat16", "int8"])
-def test_momentum_is_encoded_as_the_rule_has_it_to_the_bit(run: Callable, momentum: str) -> None:
-    assert run(cases.encoded_otherwise, momentum, 2) == []
+@pytest.mark.parametrize(("momentum", "world_size"), [("bfloat16", 2), ("int8", 1), ("int8", 2), ("int8", 3), ("int8", 7)])
+def test_momentum_is_encoded_as_the_rule_has_it_to_the_bit(run: Callable, momentum: str, world_size: int) -> None:
+    assert run(cases.encoded_otherwise, momentum, world_size) == []
 
 
 @pytest.mark.parametrize("clip_threshold", [0.05, 1.0, 1e3])
