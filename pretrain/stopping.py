@@ -59,7 +59,6 @@ class _Listener:
         elif self.pass_on:
             self.pass_on(signal.SIGTERM)
         else:
-            _tell(f"{signal.Signals(number).name}: stopped before the first step; the same command begins again")
             self.leave()
 
     def leave(self) -> None:

@@ -1,5 +1,6 @@
-"""The fused step of CAME on a GPU, in Triton: five launches whatever the number of parameters, two packed all-reduces where they are
-sharded, and nothing that the host waits for, so that a step can be captured in a CUDA graph.
+"""The fused step of CAME on a GPU, in Triton: five launches whatever the number of parameters (one more where blocks of 8-bit momentum
+end within rows; two more, and two packed all-reduces, where parameters are sharded), and nothing that the host waits for, so that a step
+can be captured in a CUDA graph.
 
 A second implementation of `came/rules/came.py` over the same intervals and the same state: a run may change from one to the other, and
 checkpoints are the same. Read `passes.py` and `finalise.py` for the mathematics, `tables.py` for what lies where, `plan.py` for a step;

@@ -13,7 +13,7 @@ from came.momentum import DTYPES
 
 logger = logging.getLogger("came")
 
-SHAPES = ((70, 512), (3, 20, 256), (700,))
+SHAPES = ((70, 515), (3, 20, 256), (700,))
 """A matrix whose rows are cut by the ends of tiles, a stack of matrices, a vector."""
 
 _STEPS = 2

@@ -36,7 +36,10 @@ def test_low_precision_gradients_beside_float32_weights(run: Callable) -> None:
     assert found["weights"] < 2e-7 and max(found.values()) < 5e-7, found
 
 
-@pytest.mark.parametrize(("momentum", "world_size"), [("bfloat16", 2), ("int8", 1), ("int8", 2), ("int8", 3), ("int8", 7)])
+@pytest.mark.parametrize(
+    ("momentum", "world_size"),
+    [("bfloat16", 2), ("int8", 3), *(pytest.param("int8", ranks, marks=pytest.mark.soak) for ranks in (1, 2, 7))],
+)
 def test_momentum_is_encoded_as_the_rule_has_it_to_the_bit(run: Callable, momentum: str, world_size: int) -> None:
     assert run(cases.encoded_otherwise, momentum, world_size) == []
 
