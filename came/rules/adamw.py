@@ -32,26 +32,29 @@ def update(
 
     def move(p: Tensor, g: Tensor, m: Tensor, v: Tensor) -> None:
         if fused:
-            (direction,) = fused_directions([g], [m], [v], step, hyper)
+            (direction,) = fused_directions([p], [g], [m], [v], step, hyper)
         else:
             average_moments(g, m, v, hyper)
-            direction = adam_direction(m, v, step, hyper)
-        step_(p, add_decay_(direction, p, hyper), hyper["lr"], observer)
+            direction = add_decay_(adam_direction(m, v, step, hyper), p, hyper)
+        step_(p, direction, hyper["lr"], observer)
 
     interval.each(move, param, grad, state["exp_avg"], state["exp_avg_sq"])
     return
     yield  # makes this function a coroutine, like the rules that do reduce
 
 
-def fused_directions(grads: Sequence[Tensor], ms: Sequence[Tensor], vs: Sequence[Tensor], step: int, hyper: dict[str, Any]) -> list[Tensor]:
-    """`average_moments` and `adam_direction` in one pass by torch's fused kernels, which move zeros by them. The host does not wait.
+def fused_directions(
+    params: Sequence[Tensor], grads: Sequence[Tensor], ms: Sequence[Tensor], vs: Sequence[Tensor], step: int, hyper: dict[str, Any]
+) -> list[Tensor]:
+    """The moments averaged in place, and along what to move, by torch's fused kernels: they move `weight_decay * p` by Adam's direction.
 
-    The tensors are contiguous, of one dtype, float32 or float64, and on one device. The weights themselves are left out of it: those
-    kernels round them twice, after the decay and after the step, and the decay of an element rounds to the same side step after step.
+    The tensors are contiguous, of one dtype, float32 or float64, and on one device, for which the host does not wait. The weights are not
+    given to the kernels, which round them twice, after the decay and after the step: an element's decay rounds to the same side for many
+    steps.
     """
-    (beta1, beta2), eps = hyper["betas"], hyper["eps"]
-    directions = [torch.zeros_like(grad) for grad in grads]
-    steps = [torch.full((), step, dtype=torch.float32, device=grads[0].device)] * len(grads)
+    (beta1, beta2), eps, decay = hyper["betas"], hyper["eps"], hyper["weight_decay"]
+    directions = list(torch._foreach_mul(params, decay)) if decay else [torch.zeros_like(param) for param in params]
+    steps = [torch.full((), step, dtype=torch.float32, device=params[0].device)] * len(params)
     options = dict(lr=-1.0, beta1=beta1, beta2=beta2, weight_decay=0.0, eps=eps, amsgrad=False, maximize=False)
     torch._fused_adamw_(directions, grads, ms, vs, [], steps, **options)
     return directions
@@ -138,7 +141,7 @@ class _Batch:
 
     def __init__(self, hyper: dict[str, Any], step: int) -> None:
         self._hyper, self._step = hyper, step
-        self._params, self._grads, self._ms, self._vs = self._lists = [], [], [], []
+        self._lists: tuple[list[Tensor], ...] = [], [], [], []
         self.numel = 0
 
     def add(self, *tensors: Tensor) -> None:
@@ -148,10 +151,8 @@ class _Batch:
         self.numel += tensors[0].numel()
 
     def move(self, observer: Observer) -> None:
-        directions = fused_directions(self._grads, self._ms, self._vs, self._step, self._hyper)
-        if self._hyper["weight_decay"]:
-            torch._foreach_add_(directions, self._params, alpha=self._hyper["weight_decay"])
-        torch._foreach_add_(self._params, directions, alpha=-float(self._hyper["lr"]))
+        directions = fused_directions(*self._lists, self._step, self._hyper)
+        torch._foreach_add_(self._lists[0], directions, alpha=-float(self._hyper["lr"]))
         for direction in directions:
             observer.direction(direction)
 
