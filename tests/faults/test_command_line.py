@@ -20,7 +20,7 @@ MISTAKES = {
     "train.num_steps=1.5": "give a whole number",
     "optimizer.lr=fast": "optimizer.lr=fast has the wrong type; give a number",
     "run.dry_run=maybe": "give true or false",
-    "data=text data.paths=a.txt": r"data.paths=a.txt has the wrong type; give a list: \[first,second\]",
+    "data=text data.paths=a.txt": r"data.paths=a.txt has the wrong type; give a list, each element text: \[first,second\]",
     "tokenizer.vocab_size=big": "give a whole number or null",
     "train=3": "give its settings one by one: train.NAME=VALUE",
     "train.num_steps=-1": "train.num_steps=-1 is not valid; give a number above 0",
