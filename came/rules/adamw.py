@@ -52,11 +52,11 @@ def fused_directions(
     given to the kernels, which round them twice, after the decay and after the step: an element's decay rounds to the same side for many
     steps.
     """
-    (beta1, beta2), eps, decay = hyper["betas"], hyper["eps"], hyper["weight_decay"]
-    directions = list(torch._foreach_mul(params, decay)) if decay else [torch.zeros_like(param) for param in params]
+    (beta1, beta2), eps, decay = hyper["betas"], hyper["eps"], float(hyper["weight_decay"])
+    directions = list(torch._foreach_mul(list(params), decay)) if decay else [torch.zeros_like(param) for param in params]
     steps = [torch.full((), step, dtype=torch.float32, device=params[0].device)] * len(params)
-    options = dict(lr=-1.0, beta1=beta1, beta2=beta2, weight_decay=0.0, eps=eps, amsgrad=False, maximize=False)
-    torch._fused_adamw_(directions, grads, ms, vs, [], steps, **options)
+    options: dict[str, Any] = dict(lr=-1.0, beta1=beta1, beta2=beta2, weight_decay=0.0, eps=eps, amsgrad=False, maximize=False)
+    torch._fused_adamw_(directions, list(grads), list(ms), list(vs), [], steps, **options)
     return directions
 
 
@@ -151,8 +151,9 @@ class _Batch:
         self.numel += tensors[0].numel()
 
     def move(self, observer: Observer) -> None:
-        directions = fused_directions(*self._lists, self._step, self._hyper)
-        torch._foreach_add_(self._lists[0], directions, alpha=-float(self._hyper["lr"]))
+        params, grads, ms, vs = self._lists
+        directions = fused_directions(params, grads, ms, vs, self._step, self._hyper)
+        torch._foreach_add_(params, directions, alpha=-float(self._hyper["lr"]))
         for direction in directions:
             observer.direction(direction)
 

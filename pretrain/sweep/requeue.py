@@ -31,7 +31,7 @@ def begin_anew(most_restarts: int) -> None:
         if state != "RUNNING":
             return print(f"not begun anew: the job is {state or 'unknown to Slurm'}; the same command goes on")
         asked = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True)
-        if asked.returncode:
+        if asked.returncode > 0:  # not where Slurm, which ends the job's tasks at once, has ended scontrol with them
             return print(f"not begun anew: {asked.stderr.strip()}; the same command goes on")
         print(f"back into Slurm's queue (restart {restarts + 1} of at most {most_restarts})")
     time.sleep(_LEAVING_SECONDS)  # Slurm ends this process

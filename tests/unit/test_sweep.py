@@ -11,7 +11,7 @@ from pretrain.__main__ import main
 from pretrain.config.expand import expand
 from pretrain.config.serialise import from_file
 from pretrain.errors import UserError
-from pretrain.sweep import child, command
+from pretrain.sweep import child, command, requeue
 from pretrain.sweep.plugins import _silence, chosen_launcher
 from pretrain.sweep.runs import compose_runs, write_files
 
@@ -178,3 +178,17 @@ def test_sacct_is_asked_without_its_complaints(capfd: pytest.CaptureFixture[str]
 def test_a_launcher_without_m_is_refused(capsys: pytest.CaptureFixture[str], one_error_line: Callable[..., str]):
     assert main(["hydra/launcher=submitit_slurm", "--cfg", "job"]) == 2
     assert capsys.readouterr().err == "error: hydra/launcher=submitit_slurm: a launcher starts many runs; give -m too, or leave it out\n"
+
+
+@pytest.mark.parametrize(("code", "waits"), [(0, True), (-15, True), (1, False)], ids=["done", "ended with the job", "refused"])
+def test_a_job_that_goes_back_into_the_queue_waits_for_its_end(monkeypatch: pytest.MonkeyPatch, code: int, waits: bool):
+    """Slurm may end the command that asks for it together with the job's tasks."""
+    for name, value in {"SLURM_JOB_ID": "7", "SLURM_PROCID": "0", "SLURM_RESTART_COUNT": "0"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("SLURM_ARRAY_JOB_ID", raising=False)
+    waited: list[float] = []
+    monkeypatch.setattr(requeue, "_state", lambda job: "RUNNING")
+    monkeypatch.setattr(requeue.time, "sleep", waited.append)
+    monkeypatch.setattr(requeue.subprocess, "run", lambda *_, **__: subprocess.CompletedProcess([], code, "", ""))
+    requeue.begin_anew(100)
+    assert bool(waited) == waits
