@@ -45,8 +45,9 @@ def for_each(function: Callable[..., None], items: Sequence[tuple], on_bytes: Ca
             waiting = {pool.submit(_call, function, item) for item in items}
         while waiting:
             done, waiting = wait(waiting, timeout=_POLL_SECONDS, return_when=FIRST_COMPLETED)
-            on_bytes(counter.value - told)
-            told = counter.value
+            read = counter.value  # once: it grows meanwhile
+            on_bytes(read - told)
+            told = read
             for future in done:
                 future.result()
     except BrokenProcessPool as error:
