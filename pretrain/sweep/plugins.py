@@ -126,11 +126,15 @@ def run_by(launcher: Launcher, folder: Path, files: Mapping[str, Path]) -> dict[
             _prepare_submitit(config.hydra.launcher, folder / "submitit", launcher.is_slurm)
         context = HydraContext(config_loader=hydra.config_loader, callbacks=Callbacks())
         plugin = Plugins.instance().instantiate_launcher(hydra_context=context, task_function=task, config=config)
+        before = _job_numbers(folder / "submitit")
         with _jobs_told_of(folder / "submitit", list(files)) if launcher.is_submitit else stopping.passed_on(_to_workers):
             try:
                 jobs = plugin.launch([[f"+run={name}"] for name in files], initial_job_idx=0)
             except Exception as error:  # a plugin's own: nothing was submitted, or a job has gone without a word
-                print(f"{launcher.name}: {str(error).partition(chr(10))[0]}", file=sys.stderr)
+                reason = str(error).partition("\n")[0]
+                if launcher.is_slurm and _job_numbers(folder / "submitit") == before:
+                    raise UserError(f"nothing was submitted ({reason}); mend hydra.launcher.*, such as its partition or account") from error
+                print(f"{launcher.name}: {reason}", file=sys.stderr)
                 return dict.fromkeys(files)
     return {name: _code(job) for name, job in zip(files, jobs, strict=True)}
 

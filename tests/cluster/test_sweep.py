@@ -55,3 +55,11 @@ def test_a_sweep_on_slurm_to_its_end_with_a_run_that_is_stopped_and_one_that_can
         assert last(lines, "end")["step"] == 8 and last(lines, "start")["plan"]["ranks"] == 2
     states = [(job["JobState"], job["Restarts"], job["ExitCode"]) for job in map(slurm.wait_for_end, (first, second, third))]
     assert states == [("COMPLETED", "1", "0:0"), ("COMPLETED", "0", "0:0"), ("FAILED", "0", "2:0")]
+
+
+def test_what_slurm_does_not_take_is_said_not_to_be_submitted(slurm: Slurm, folder: Path):
+    command = [sys.executable, "-m", "pretrain", *SWEEP, "run.dir=elsewhere", "hydra.launcher.partition=nowhere"]
+    done = subprocess.run(command, cwd=folder, env=os.environ | slurm.environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2 and "runs finished" not in done.stdout
+    error = done.stderr.splitlines()[-1]
+    assert re.match(r"error: nothing was submitted \(.*invalid partition.*\); mend hydra.launcher.\*, such as its partition", error), done.stderr
