@@ -50,6 +50,8 @@ def _run(arguments: list[str]) -> int:
     if options.help:
         print(_help(options.config_dir))
         return 0
+    if options.package is not None and (options.multirun or not options.cfg):
+        raise UserError("--package goes with --cfg job, of one run; add --cfg job, or leave -m out")
     if not options.cfg:
         stopping.listen()
     if options.multirun:

@@ -44,6 +44,8 @@ def test_cfg_job_prints_the_whole_composed_configuration(capsys: pytest.CaptureF
 def test_cfg_job_prints_one_setting_as_it_is(capsys: pytest.CaptureFixture[str]):
     assert main(["--cfg", "job", "--package", "run.name", "run.name='2024'"]) == 0
     assert capsys.readouterr().out == "2024\n"
+    assert main(["--package", "run.name"]) == main(["-m", "--cfg", "job", "-p", "run.name", "run.seed=1,2"]) == 2
+    assert capsys.readouterr().err == 2 * "error: --package goes with --cfg job, of one run; add --cfg job, or leave -m out\n"
     assert main(["--cfg", "job", "-p", "run.nothing"]) == main(["--cfg", "job", "-p", "run.name.more"]) == 2
     assert capsys.readouterr().err.splitlines()[0] == "error: --package run.nothing is not a setting; --cfg job prints those that are"
 
