@@ -35,7 +35,8 @@ def meet(timeout_seconds: int) -> Any:
         reason = str(error).partition("\n")[0]
         raise UserError(
             f"rank {rank} on {socket.gethostname()} waited {timeout_seconds} s at {address} port {port} for all {size} ranks ({reason}); "
-            f"see that each was started and reaches this address; MASTER_ADDR is to be rank 0's machine, MASTER_PORT a free port of it; or give more launch.rendezvous_timeout_seconds"
+            f"see that each was started and reaches this address; MASTER_ADDR is to be rank 0's machine, MASTER_PORT a free port of it; or "
+            f"give more launch.rendezvous_timeout_seconds"
         ) from error
     return dist.PrefixStore(f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
 

@@ -31,6 +31,7 @@ def choose_interface(asked: str | None, store: Any = None) -> None:
         os.environ[_GLOO] = os.environ[_NCCL] = asked
     if name := os.environ.get(_GLOO):
         _check(name, f"launch.interface={asked}" if asked else f"{_GLOO}={name}")
+    # Also where nothing is to be found any more: others ask from where this rank comes.
     found = interface_towards("127.0.0.1") if store is None else _interface_of_several(store)
     if found and _GLOO not in os.environ:
         os.environ[_GLOO] = found

@@ -4,8 +4,9 @@
         [--output scripts/bench_results/DATE_momentum.md] [key=value ...]
 
 The demo's model and batch (bert_tiny, 256 sequences of 32 tokens) on the given text files, with a vocabulary of 2,048 pieces of words;
-further settings are those of `python -m pretrain`. Seeds draw the weights, the order of the text, the masks and the rounding. Runs are kept in `--runs`, and what is finished there is not trained again: a benchmark that was stopped goes on. Prints
-Markdown: final losses and their differences with Welch's interval, and the curves beside the range of float32's seeds.
+further settings are those of `python -m pretrain`. Seeds draw the weights, the order of the text, the masks and the rounding. Runs are
+kept in `--runs`, and what is finished there is not trained again: a benchmark that was stopped goes on. Prints Markdown: final losses and
+their differences with Welch's interval, and the curves beside the range of float32's seeds.
 """
 
 import argparse
