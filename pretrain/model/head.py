@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from pretrain.data.masking import IGNORED_LABEL
 
-_PIECE_ELEMENTS = 2**26
+PIECE_ELEMENTS = 2**26
 """Scores (tokens x vocabulary) held at a time: 256 MiB in float32, and still products large enough for any device."""
 
 _FLOAT16_SCALE = 1024.0
@@ -37,7 +37,7 @@ class LossHead(nn.Linear):
         Returns:
             In training their sum, a scalar. In evaluation each token's, and the token that scores highest (int64), both [tokens].
         """
-        rows = max(1, _PIECE_ELEMENTS // self.out_features)
+        rows = max(1, PIECE_ELEMENTS // self.out_features)
         if self.training:
             return _CrossEntropySum.apply(hidden, self.weight, self.bias, labels, rows)
         pieces = [self._scores(*piece) for piece in zip(hidden.split(rows), labels.split(rows), strict=True)]

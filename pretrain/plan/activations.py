@@ -27,10 +27,8 @@ With activation checkpointing a layer keeps its input, e T H, and one layer at a
 from dataclasses import dataclass
 
 from pretrain.config.schema import Config
+from pretrain.model.head import PIECE_ELEMENTS
 from pretrain.plan.deepspeed import ITEM_BYTES
-
-PIECE_ELEMENTS = 2**26
-"""Scores that `pretrain/model/head.py` holds at a time."""
 
 
 @dataclass(frozen=True)

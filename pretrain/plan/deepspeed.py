@@ -7,6 +7,7 @@ tests/distributed/test_plan.py, which compares it with what is measured.
 import sys
 from dataclasses import dataclass, replace
 
+from came.layouts.foretold import SUB_GROUP_SIZE
 from pretrain.config.schema import Config, TrainConfig, ZeroConfig
 
 ITEM_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
@@ -24,7 +25,7 @@ class Zero:
     """Precision in which micro-steps' gradients are added up."""
     offload: bool
     reduce_bucket_size: int = BUCKET_ELEMENTS
-    sub_group_size: int = 1_000_000_000
+    sub_group_size: int = SUB_GROUP_SIZE
     stage3_prefetch_bucket_size: int = 50_000_000
     stage3_param_persistence_threshold: int = 100_000
     stage3_model_persistence_threshold: int = sys.maxsize

@@ -114,7 +114,7 @@ def test_the_same_in_micro_batches_of_any_size(kind: str) -> None:
 def test_the_head_in_many_pieces(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     fields, whole, pieces = samples(kind), our_model(kind), our_model(kind)
     wanted = fast_loss(whole, fields)
-    monkeypatch.setattr(head, "_PIECE_ELEMENTS", 5 * VOCABULARY.padded_size)
+    monkeypatch.setattr(head, "PIECE_ELEMENTS", 5 * VOCABULARY.padded_size)
     assert_equal((pieces, fast_loss(pieces, fields)), (whole, wanted))
 
 
