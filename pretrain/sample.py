@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pretrain.command import Parser, run_command
 from pretrain.errors import UserError
+from pretrain.loading import Loaded, find_model, load_model
 
 if TYPE_CHECKING:
     import torch
@@ -41,28 +42,6 @@ class Sampling:
     """Only the fewest tokens that hold this much of the probability (Holtzman et al., 2020)."""
 
 
-@dataclass(frozen=True)
-class Loaded:
-    """A model ready to be asked, with the tokenizer that it was trained with."""
-
-    model: Any
-    tokenizer: Any
-
-    @property
-    def kind(self) -> str:
-        """`causal` or `masked`."""
-        return "causal" if type(self.model).__name__.endswith(("LMHeadModel", "ForCausalLM")) else "masked"
-
-    @property
-    def positions(self) -> int:
-        return self.model.config.max_position_embeddings
-
-    def scores(self, found: Any) -> "Tensor":
-        """Logits (batch, length, vocabulary), float32, of the tokenizer's entries alone."""
-        logits = found["prediction_logits"] if "prediction_logits" in found else found["logits"]
-        return logits[..., : len(self.tokenizer)].float()
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line and return the exit code."""
     return run_command(_run, arguments)
@@ -74,8 +53,8 @@ def _run(arguments: list[str]) -> int:
         options.prompt.encode()
     except UnicodeEncodeError as error:
         raise UserError("the prompt is not valid UTF-8; give plain text") from error
-    source = _find(Path(options.run).expanduser())
-    loaded = _load(source, options.device)
+    source = find_model(Path(options.run).expanduser())
+    loaded = load_model(source, options.device)
     other = next(kind for kind in _OF_KIND if kind != loaded.kind)
     for name in _OF_KIND[other]:
         if getattr(options, name) is not None:
@@ -118,81 +97,6 @@ def _number(kind: type, least: float, most: float = float("inf")) -> Any:
         return value
 
     return parse
-
-
-# The model ------------------------------------------------------------------------------------------------------------------------
-
-
-def _find(path: Path) -> Path:
-    """The folder to load: a model in Hugging Face format, or a run that has none yet, or one checkpoint."""
-    from pretrain.checkpoint.opening import is_checkpoint, is_run
-
-    if not path.is_dir():
-        raise UserError(f"there is no folder {path}; give a run's folder (runs/NAME), or one with a model in Hugging Face format")
-    for folder in (path, path / "export"):
-        if (folder / "config.json").exists():
-            return folder
-    if not (is_run(path) or is_checkpoint(path)):
-        raise UserError(f"{path} holds neither a run nor a model in Hugging Face format; give the folder of one, such as runs/NAME")
-    return path
-
-
-def _load(folder: Path, device_name: str) -> Loaded:
-    from transformers.utils import logging
-
-    from pretrain.model.pretrained import quiet
-
-    device = _device(device_name)
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    with quiet():
-        loaded = _load_exported(folder) if (folder / "config.json").exists() else _load_checkpoint(folder)
-    loaded.model.to(device).eval()
-    return loaded
-
-
-def _device(name: str) -> "torch.device":
-    import torch
-
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        return torch.zeros((), device=name).device
-    except (RuntimeError, AssertionError) as error:
-        raise UserError(f"--device {name} cannot be used here ({str(error).partition(chr(10))[0]}); give cpu or auto") from error
-
-
-def _load_exported(folder: Path) -> Loaded:
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer
-
-    try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True)
-        causal = any(name.endswith(("LMHeadModel", "ForCausalLM")) for name in config.architectures or ())
-        loader: Any = AutoModelForCausalLM if causal else AutoModelForMaskedLM
-        model, report = loader.from_pretrained(folder, local_files_only=True, output_loading_info=True, dtype="float32")
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise UserError(f"{folder} holds no whole model in Hugging Face format ({reason}); give another folder") from error
-    if report["missing_keys"]:
-        missing = min(report["missing_keys"])
-        raise UserError(f"the model in {folder} has no weights for {missing}; give one with its language-model head")
-    return Loaded(model, tokenizer)
-
-
-def _load_checkpoint(folder: Path) -> Loaded:
-    """The newest whole checkpoint of a run, or the one that is named, with the tokenizer that the run keeps."""
-    from transformers import AutoTokenizer
-
-    from pretrain.checkpoint.opening import named, open_whole
-    from pretrain.model.build import vocabulary_in
-    from pretrain.model.pretrained import load_transformer
-
-    opened = open_whole(named(folder))
-    for path, problem in opened.damaged.items():
-        print(f"warning: {path} is damaged ({problem}); {opened.path.name} is used instead", file=sys.stderr)
-    model = load_transformer(opened.config, vocabulary_in(opened.tokenizer_dir), opened.path)
-    return Loaded(model, AutoTokenizer.from_pretrained(opened.tokenizer_dir, local_files_only=True))
 
 
 # GPT-2 ----------------------------------------------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from pretrain.data.mixture import Mixture, mixture_of
 from pretrain.data.prepared import Prepared
 from pretrain.engine import Engine, StepResult
 from pretrain.errors import UserError
-from pretrain.evaluate import evaluate, unigram_loss
+from pretrain.validation import evaluate, unigram_loss
 from pretrain.exit_codes import DIVERGED, DONE, FAULT, STOPPED_ON_REQUEST
 from pretrain.memory import memory_bytes
 from pretrain.model.acceleration import accelerate

@@ -13,7 +13,8 @@ import torch
 from pretrain.config.compose import compose
 from pretrain.data.tokenizer import build_tokenizer, load_tokenizer, save_tokenizer
 from pretrain.model.build import Vocabulary, build_transformer
-from pretrain.sample import Sampling, _load, continue_tokens, draw, main
+from pretrain.loading import load_model
+from pretrain.sample import Sampling, continue_tokens, draw, main
 
 TEXT = ["the cat sees the moon and the moon sees the cat ", "a dog runs to the sea and the sea is blue "] * 5
 POSITIONS = 16
@@ -101,7 +102,7 @@ def refused(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
 
 def test_greedy_is_the_argmax_of_plain_forwards_beyond_the_last_position(gpt2: Path) -> None:
     """The cache, and the window that slides once the positions are used up, change nothing."""
-    loaded = _load(gpt2, "cpu")
+    loaded = load_model(gpt2, "cpu")
     prompt = loaded.tokenizer("the cat")["input_ids"]
     wanted = list(prompt)
     for _ in range(2 * POSITIONS):
@@ -119,7 +120,7 @@ def test_the_rigged_token_is_said_and_padding_never(tmp_path: Path, say, tempera
 
 
 def test_hot_sampling_reaches_every_real_token_and_no_padded_one(gpt2: Path) -> None:
-    loaded = _load(gpt2, "cpu")
+    loaded = load_model(gpt2, "cpu")
     vocabulary = len(loaded.tokenizer)
     with torch.no_grad():
         loaded.model.transformer.wte.weight[vocabulary:] *= 100
@@ -132,7 +133,7 @@ def test_the_end_of_a_text_ends_it_and_begins_one(tmp_path: Path, say) -> None:
     folder = make_model(tmp_path / "model", GPT2, always("<|endoftext|>"))
     assert say(folder, "the cat") == "the cat\n"
     assert say(folder) == "\n"
-    loaded = _load(folder, "cpu")
+    loaded = load_model(folder, "cpu")
     with torch.no_grad():
         seen = loaded.model(torch.tensor([[loaded.tokenizer.eos_token_id]])).logits
     assert int(seen[0, -1, : len(loaded.tokenizer)].argmax()) == loaded.tokenizer.eos_token_id
@@ -148,7 +149,7 @@ def test_a_seed_gives_the_same_text_and_another_seed_another(gpt2: Path, say) ->
 
 def test_the_text_is_that_of_all_tokens_together(gpt2: Path, say) -> None:
     """Random bytes: characters that are split over tokens arrive whole."""
-    loaded = _load(gpt2, "cpu")
+    loaded = load_model(gpt2, "cpu")
     sampling = Sampling(temperature=5.0, top_k=0)
     tokens = list(islice(continue_tokens(loaded, loaded.tokenizer("the")["input_ids"], sampling, torch.Generator().manual_seed(0)), 60))
     assert loaded.tokenizer.eos_token_id not in tokens

@@ -8,7 +8,7 @@ from pretrain.config.schema import ClmConfig, MixtureDataConfig, MlmConfig, MlmN
 from pretrain.data.batches import make_batches
 from pretrain.data.mixture import PATTERN_LENGTH, Mixture, mixture_of
 from pretrain.errors import UserError
-from pretrain.evaluate import unigram_log_probs
+from pretrain.validation import unigram_log_probs
 from tests.unit.data.corpora import random_documents, synthetic
 
 THREE_TO_ONE = Mixture({"wiki": 3, "books": 1})

@@ -17,7 +17,7 @@ from pretrain.data.prepare import prepare
 from pretrain.data.prepared import open_prepared
 from pretrain.data.tokenizer import load_tokenizer
 from pretrain.errors import UserError
-from pretrain.evaluate import unigram_log_probs
+from pretrain.validation import unigram_log_probs
 from tests.unit.data.corpora import english, entries, make_config, manifest_of, text_config
 
 
