@@ -20,7 +20,6 @@ from pretrain.data.mixture import Mixture, mixture_of
 from pretrain.data.prepared import Prepared
 from pretrain.engine import Engine, StepResult
 from pretrain.errors import UserError
-from pretrain.validation import evaluate, unigram_loss
 from pretrain.exit_codes import DIVERGED, DONE, FAULT, STOPPED_ON_REQUEST
 from pretrain.memory import memory_bytes
 from pretrain.model.acceleration import accelerate
@@ -38,6 +37,7 @@ from pretrain.spikes import SpikeGuard
 from pretrain.stopwatch import Stopwatch
 from pretrain.summary import summarise
 from pretrain.timeline import OTHER, Timeline
+from pretrain.validation import evaluate, unigram_loss
 
 _MEMORY_EVERY = 10
 """Lines of `train` to one of every rank's `memory`, which changes little after the first step."""

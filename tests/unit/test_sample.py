@@ -12,8 +12,8 @@ import torch
 
 from pretrain.config.compose import compose
 from pretrain.data.tokenizer import build_tokenizer, load_tokenizer, save_tokenizer
-from pretrain.model.build import Vocabulary, build_transformer
 from pretrain.loading import load_model
+from pretrain.model.build import Vocabulary, build_transformer
 from pretrain.sample import Sampling, continue_tokens, draw, main
 
 TEXT = ["the cat sees the moon and the moon sees the cat ", "a dog runs to the sea and the sea is blue "] * 5
