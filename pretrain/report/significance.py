@@ -16,6 +16,8 @@ class Difference:
     low: float | None
     """The 95 % confidence interval, from `low` to `high`; None where a side has a single seed."""
     high: float | None
+    p: float | None = None
+    """Of Welch's test, two-sided: how often seeds alone would part two equal settings this far; None where a side has a single seed."""
 
     @property
     def is_real(self) -> bool | None:
@@ -30,10 +32,20 @@ def difference(first: list[float], second: list[float]) -> Difference:
         return Difference(mean, None, None)
     errors = [float(np.var(scores, ddof=1)) / len(scores) for scores in (first, second)]
     if sum(errors) == 0:
-        return Difference(mean, mean, mean)
+        return Difference(mean, mean, mean, 0.0 if mean else 1.0)
     degrees = sum(errors) ** 2 / sum(error**2 / (len(scores) - 1) for error, scores in zip(errors, (first, second), strict=True))
     half = t_quantile(0.5 + _CONFIDENCE / 2, degrees) * math.sqrt(sum(errors))
-    return Difference(mean, mean - half, mean + half)
+    return Difference(mean, mean - half, mean + half, t_probability(mean / math.sqrt(sum(errors)), degrees))
+
+
+def holm(probabilities: list[float]) -> list[float]:
+    """Adjusted for being several (Holm, 1979): each may be held against the level that a single one would be."""
+    ordered = sorted(range(len(probabilities)), key=probabilities.__getitem__)
+    adjusted, largest = [0.0] * len(probabilities), 0.0
+    for rank, place in enumerate(ordered):
+        largest = max(largest, min(1.0, (len(probabilities) - rank) * probabilities[place]))
+        adjusted[place] = largest
+    return adjusted
 
 
 def t_quantile(probability: float, degrees: float) -> float:
@@ -46,3 +58,13 @@ def t_quantile(probability: float, degrees: float) -> float:
     below = np.concatenate([[0.0], np.cumsum((density[1:] + density[:-1]) / 2)])
     angle = np.interp(2 * probability - 1, below / below[-1], angles)
     return float(math.sqrt(degrees) * math.tan(angle))
+
+
+def t_probability(t: float, degrees: float) -> float:
+    """That Student's t lies as far from 0 as `t` or further, on either side; `degrees` as in `t_quantile`."""
+
+    def area(begin: float) -> float:
+        angles = np.linspace(begin, math.pi / 2, 20001)
+        return float(np.trapezoid(np.cos(angles) ** (degrees - 1), angles))
+
+    return area(math.atan(abs(t) / math.sqrt(degrees))) / area(0.0)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from pretrain.report import cells
 from pretrain.report.comparison import SEED, differing, distinguishing, groups_of, of_mixed_data, settings_of, shared, shown
 from pretrain.report.run import FINISHED, Run
 from pretrain.report.scores import ACCURACY, LOSS, PERPLEXITY, first_reach, targets
@@ -72,21 +73,20 @@ def reach_columns(runs: list[Run], given: float | None) -> list[Column]:
 
 def as_text(runs: list[Run], target: float | None = None) -> str:
     """For a terminal: what is the same in all runs stands in one line below, not in columns."""
-    kept, notes = _compact(runs, target)
-    rows = [[column.title for column in kept], *([_printable(column.cell(run)[1]) for column in kept] for run in runs)]
-    widths = [max(len(row[place]) for row in rows) for place in range(len(kept))]
-    lines = ["  ".join(_pad(text, width, column.is_left) for text, width, column in zip(row, widths, kept, strict=True)) for row in rows]
-    return "\n".join([*(line.rstrip() for line in lines), *([""] if notes else []), *map(_printable, notes)])
+    rows, left, notes = _cells(runs, target)
+    return "\n".join([*cells.aligned(rows, left), *([""] if notes else []), *map(cells.printable, notes)])
 
 
 def as_markdown(runs: list[Run], target: float | None = None) -> str:
+    rows, left, notes = _cells(runs, target)
+    return "\n".join([*cells.markdown(rows, left), *(f"\n{cells.escaped(note)}" for note in notes)])
+
+
+def _cells(runs: list[Run], target: float | None) -> tuple[list[list[str]], list[bool], list[str]]:
+    """(the head and a row per run, which columns stand to the left, what has to be said besides)."""
     kept, notes = _compact(runs, target)
-    lines = [
-        _markdown_row(column.title for column in kept),
-        _markdown_row(":--" if column.is_left else "--:" for column in kept),
-        *(_markdown_row(column.cell(run)[1] for column in kept) for run in runs),
-    ]
-    return "\n".join([*lines, *(f"\n{_escaped(note)}" for note in notes)])
+    rows = [[column.title for column in kept], *([column.cell(run)[1] for column in kept] for run in runs)]
+    return rows, [column.is_left for column in kept], notes
 
 
 def as_csv(runs: list[Run], target: float | None = None) -> str:
@@ -135,25 +135,6 @@ def _short(name: str) -> str:
     """`optimizer.beta2` -> `beta2`; what needs its part to be understood keeps it."""
     part, _, last = name.rpartition(".")
     return name if last in ("name", "kind", "stage", "path", "commit", "dirty") or part == "versions" else last
-
-
-def _printable(text: str) -> str:
-    """Without what would steer a terminal."""
-    return "".join(character if character.isprintable() else "?" for character in text)
-
-
-def _pad(text: str, width: int, left: bool) -> str:
-    return text.ljust(width) if left else text.rjust(width)
-
-
-def _markdown_row(cells: Any) -> str:
-    return "| " + " | ".join(_escaped(cell) for cell in cells) + " |"
-
-
-def _escaped(text: str) -> str:
-    for character in "\\|<>`*_":
-        text = text.replace(character, f"\\{character}")
-    return text.replace("\n", " ")
 
 
 def _setting(name: str) -> Callable[[Run], Any]:

@@ -2,13 +2,10 @@
 
 from pretrain.config.compose import names_launcher
 from pretrain.config.serialise import to_yaml
-from pretrain.errors import UserError
 from pretrain.exit_codes import DONE, FAULT, STOPPED_ON_REQUEST, USER_ERROR
-from pretrain.run_folder import RunFolder
-from pretrain.sweep.local import run_one_by_one
-from pretrain.sweep.plugins import Launcher, chosen_launcher, run_by
-from pretrain.sweep.runs import Run, compose_runs, write_files
-from pretrain.world import find_world
+from pretrain.sweep.plugins import chosen_launcher
+from pretrain.sweep.runs import Run, compose_runs
+from pretrain.sweep.starting import check_all, start_all
 
 _VERDICTS = {DONE: "finished", STOPPED_ON_REQUEST: "stopped, and the same command goes on", USER_ERROR: "refused (exit code 2)"}
 
@@ -17,16 +14,8 @@ def sweep(overrides: list[str], config_dir: str | None = None) -> int:
     """Run all of them, once every one has been checked; 0, 85 where one was stopped, or the exit code of the first that failed."""
     launcher = chosen_launcher([override for override in overrides if names_launcher(override)])
     runs = compose_runs(_settings(overrides), config_dir)
-    for run in runs:
-        with run.blamed():
-            world_size, on_gpu = _world(run, launcher)
-        run.check(world_size, on_gpu)
-    folder, files = write_files(runs)
-    codes: dict[str, int | None] = {}
-    if launcher is None:
-        codes |= run_one_by_one(files)
-    else:
-        codes |= _where_known(runs, run_by(launcher, folder, files))
+    check_all(runs, launcher)
+    codes = start_all(runs, launcher)
     print(_table(runs, codes), flush=True)
     if STOPPED_ON_REQUEST in codes.values():
         return STOPPED_ON_REQUEST
@@ -41,32 +30,6 @@ def print_configurations(overrides: list[str], config_dir: str | None = None) ->
 
 def _settings(overrides: list[str]) -> list[str]:
     return [override for override in overrides if not names_launcher(override)]
-
-
-def _world(run: Run, launcher: Launcher | None) -> tuple[int | None, bool]:
-    """(ranks of the run, None where that is not known here; whether it may be on a GPU)."""
-    asked = run.config.launch.num_processes
-    if launcher is None or not launcher.is_slurm:
-        world = find_world(asked)
-        if world.rank is not None:
-            raise UserError("-m starts runs, and torchrun or srun has started this as a rank of one; give the command by itself")
-        return world.size, world.num_gpus > 0
-    if launcher.tasks > 1:
-        if asked not in (None, launcher.tasks):
-            raise UserError(
-                f"launch.num_processes={asked}, but hydra.launcher starts {launcher.tasks} tasks; leave launch.num_processes out"
-            )
-        return launcher.tasks, True
-    return asked or launcher.gpus_per_node, True
-
-
-def _where_known(runs: list[Run], codes: dict[str, int | None]) -> dict[str, int | None]:
-    """A job that has left no exit code may still have finished its run."""
-
-    def of_folder(run: Run) -> int | None:
-        return DONE if RunFolder.of(run.config).inspect(run.config).finished else None
-
-    return {run.name: of_folder(run) if codes[run.name] is None else codes[run.name] for run in runs}
 
 
 def _table(runs: list[Run], codes: dict[str, int | None]) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from omegaconf import MISSING
 
+from pretrain.config.schema.compare import CompareConfig
 from pretrain.config.schema.data import (
     DataConfig,
     DatasetConfig,
@@ -50,6 +51,7 @@ __all__ = [
     "CameConfig",
     "CheckpointConfig",
     "ClmConfig",
+    "CompareConfig",
     "Config",
     "DataConfig",
     "DatasetConfig",

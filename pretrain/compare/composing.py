@@ -1,0 +1,103 @@
+"""From the command line to a design and to the configurations of its runs."""
+
+import dataclasses
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from pretrain.compare import variants
+from pretrain.compare.design import Design, Variant, split, unequal
+from pretrain.compare.search import Grid, Trial, centred
+from pretrain.config.command_settings import parted, settings_of
+from pretrain.config.compose import compose
+from pretrain.config.consistency import mathematical_settings
+from pretrain.config.schema import CompareConfig, Config
+from pretrain.errors import UserError
+from pretrain.sweep.runs import Run
+
+_EVALUATIONS = 20
+"""During a run, at least: `steps to AdamW's score` is found among them."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A design, where it lies, and how its runs are configured."""
+
+    folder: Path
+    design: Design
+    configs: dict[str, Config]
+    """Of each variant that the command names, with the first seed and some learning rate."""
+
+    def run(self, trial: Trial) -> Run:
+        """The run of a trial, as a sweep starts it."""
+        config = self.configs[trial.variant]
+        return Run(
+            dataclasses.replace(
+                config,
+                run=dataclasses.replace(config.run, dir=str(self.folder), name=trial.name, seed=trial.seed),
+                optimizer=dataclasses.replace(config.optimizer, lr=trial.lr),
+            ),
+            (f"{trial.variant} optimizer.lr={trial.lr!r} run.seed={trial.seed}",),
+        )
+
+
+def read_command(overrides: list[str], config_dir: str | None) -> Comparison:
+    """The comparison that the command line asks for. Raises UserError for a mistake, and where its runs would not be equal."""
+    own, of_runs = parted(overrides, "compare")
+    asked = settings_of(CompareConfig, "compare", own)
+    _refuse_what_is_compared(of_runs)
+    configs = {name: _configured(name, asked, of_runs, config_dir) for name in asked.optimizers}
+    for name in asked.lrs:
+        if name not in configs:
+            raise UserError(f"compare.lrs.{name}: {name} is not among compare.optimizers, {', '.join(configs)}; add it there")
+    first = configs[asked.optimizers[0]]
+    seeds = asked.seeds if isinstance(asked.seeds, list) else range(first.run.seed, first.run.seed + asked.seeds)
+    folder = Path(first.run.dir).expanduser() / (asked.name or f"compare-{first.run.name}")
+    return Comparison(folder, Design(_shared(configs), _variants(configs, asked), tuple(seeds)), configs)
+
+
+def _refuse_what_is_compared(overrides: Iterable[str]) -> None:
+    instead = {
+        "optimizer": "compare.optimizers=[came,adamw]",
+        "optimizer.lr": "compare.lrs.NAME=[1e-4,2e-4]",
+        "run.resume": "the same command again, which goes on",
+    }
+    for override in overrides:
+        key = override.lstrip("+").partition("=")[0]
+        if key in instead:
+            raise UserError(f"{override}: a comparison sets {key} itself; give {instead[key]}")
+
+
+def _configured(name: str, asked: CompareConfig, overrides: list[str], config_dir: str | None) -> Config:
+    chosen = variants.settings_of(name, asked.variants)
+    try:
+        config = compose([*overrides, *chosen], config_dir)
+    except UserError as error:
+        raise UserError(f"in {name}: {error}") from error
+    train = config.train
+    often = max(1, train.num_steps // _EVALUATIONS)
+    if not 0 < train.eval_every_steps <= often:
+        train = dataclasses.replace(train, eval_every_steps=often)
+    return dataclasses.replace(config, train=train, run=dataclasses.replace(config.run, export=False))
+
+
+def _shared(configs: dict[str, Config]) -> dict[str, object]:
+    """What all have in common. Raises UserError where a variant changes more than is its own."""
+    (first, config), *others = configs.items()
+    shared, _ = split(mathematical_settings(config))
+    for name, other in others:
+        if differences := unequal(shared, split(mathematical_settings(other))[0]):
+            raise UserError(
+                f"{first} and {name} would not be equal ({'; '.join(differences)}); a variant changes optimizer.*, train.grad_clip and "
+                "train.spike_sigma alone"
+            )
+    return shared
+
+
+def _variants(configs: dict[str, Config], asked: CompareConfig) -> dict[str, Variant]:
+    found = {}
+    for name, config in configs.items():
+        rates = asked.lrs.get(name) or centred(variants.ADVICE[config.optimizer.name].at(config.train.global_batch_size), asked.rates)
+        grid = Grid(tuple(sorted(map(float, rates))), max(asked.most_rates, len(rates)))
+        found[name] = Variant(name, split(mathematical_settings(config))[1], grid)
+    return found

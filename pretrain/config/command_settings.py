@@ -1,0 +1,46 @@
+"""Typed settings of a command beside training, `compare.seeds=3` for example, out of a command line that holds those of runs too."""
+
+from collections.abc import Iterable
+from dataclasses import fields
+from typing import TypeVar
+
+import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException, ValidationError
+
+from pretrain.errors import UserError
+
+T = TypeVar("T")
+
+
+def parted(overrides: Iterable[str], prefix: str) -> tuple[list[str], list[str]]:
+    """(those that set something of `prefix`.*, the others)."""
+    own, others = [], []
+    for override in overrides:
+        (own if override.lstrip("+").startswith(f"{prefix}.") else others).append(override)
+    return own, others
+
+
+def settings_of(cls: type[T], prefix: str, overrides: Iterable[str]) -> T:
+    """`cls`, a dataclass whose checks are its own, with the values that `overrides` (`prefix.key=value`) give. Raises UserError."""
+    config = OmegaConf.structured(cls)
+    known = ", ".join(field.name for field in fields(cls))
+    for override in overrides:
+        name, equals, _ = override.lstrip("+").removeprefix(f"{prefix}.").partition("=")
+        if not equals or not name:
+            raise UserError(f"'{override}' is not a setting; write {prefix}.key=value")
+        if name.partition(".")[0] not in cls.__dataclass_fields__:
+            raise UserError(f"there is no setting '{prefix}.{name}'; {prefix} has {known}")
+        try:
+            config = OmegaConf.merge(config, OmegaConf.from_dotlist([override.lstrip("+").removeprefix(f"{prefix}.")]))
+        except (OmegaConfBaseException, yaml.YAMLError, ValueError, TypeError) as error:
+            wrong = "has the wrong type" if isinstance(error, ValidationError) else "cannot be read"
+            raise UserError(f"{override} {wrong} ({_first_line(error)}); {prefix} has {known}") from error
+    try:
+        return OmegaConf.to_object(config)
+    except OmegaConfBaseException as error:
+        raise UserError(f"{prefix}: {_first_line(error)}; {prefix} has {known}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0]
