@@ -1,5 +1,6 @@
 """What `python -m pretrain.compare` is asked for, beside the settings of the runs."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,7 +21,7 @@ class CompareConfig:
     """Learning rates in the first grid of each, a factor of 2 apart."""
     most_rates: int = 9
     """The grid is widened while the best rate lies at its edge, to so many rates at most."""
-    lrs: dict[str, list[float]] = field(default_factory=dict)
+    lrs: dict[str, Any] = field(default_factory=dict)
     """The first grid of an optimizer, by its name, instead of one around its paper's advice."""
     variants: dict[str, list[str]] = field(default_factory=dict)
     """Variants of your own: name -> settings, such as compare.variants.slow=[optimizer=came,optimizer.beta3=0.9999]."""
@@ -33,8 +34,7 @@ class CompareConfig:
         twice = next((name for name in self.optimizers if self.optimizers.count(name) > 1), None)
         require(twice is None, "compare.optimizers", f"[...,{twice},...,{twice}]", "each once")
         for name, rates in self.lrs.items():
-            fits = bool(rates) and all(0 < rate < float("inf") for rate in rates) and len(set(rates)) == len(rates)
-            require(fits, f"compare.lrs.{name}", rates, "different numbers above 0: [1e-4,2e-4]")
+            require(_are_rates(rates), f"compare.lrs.{name}", rates, "different numbers above 0: [1e-4,2e-4]")
         seeds = self.seeds
         if isinstance(seeds, list):
             whole = all(isinstance(seed, int) and not isinstance(seed, bool) and seed >= 0 for seed in seeds)
@@ -42,3 +42,10 @@ class CompareConfig:
         else:
             fits = isinstance(seeds, int) and not isinstance(seeds, bool) and seeds > 0
         require(fits, "compare.seeds", seeds, "how many (1 or more), or a list of different seeds: [1,2,3]")
+
+
+def _are_rates(values: object) -> bool:
+    if not isinstance(values, list) or not values:
+        return False
+    plain = all(isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf for value in values)
+    return plain and len(set(values)) == len(values)
