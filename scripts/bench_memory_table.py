@@ -2,8 +2,8 @@
 
     python scripts/bench_memory_table.py [--skip-measuring] [--output scripts/bench_results/DATE_cpu_memory_table.md]
 
-Weights, gradients and state are predicted from shapes (`pretrain.plan`, `came.memory`), in fp32 on one rank without ZeRO. Then they are made
-in the host's memory, one optimizer after the other: one step with it, and the bytes of the tensors that are there. That takes 6 GB and two
+Weights, gradients and state are predicted from shapes (`pretrain.plan`, `came.memory`), in fp32 on one rank without ZeRO. They are then
+made in memory, one optimizer after the other: one step with it, and the bytes of the tensors that are there. That takes 6 GB and two
 minutes of CPU time. Prints Markdown, with the differences between optimizers beside those of Luo et al. (ACL 2023).
 """
 
