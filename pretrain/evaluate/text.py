@@ -57,7 +57,7 @@ def settings(subject: Subject, overrides: Sequence[str], config_dir: str | None)
     if run is not None:
         given.append(f"data.min_document_characters={run.data.min_document_characters}")
     if subject.loaded.kind == "masked":
-        given += ["model=bert_mini", *_objective(subject)]
+        given += ["model=bert_mini", *_objective(subject, overrides)]
     else:
         given += ["model=gpt2_small", "objective=clm"]
     if not any(_key(override) == "data" for override in overrides):
@@ -116,13 +116,15 @@ def _refuse_another_vocabulary(prepared: Prepared, loaded: Loaded) -> None:
         raise UserError(f"{prepared.folder} was prepared with another vocabulary than the model's; give the text itself: data.paths=[...]")
 
 
-def _objective(subject: Subject) -> list[str]:
+def _objective(subject: Subject, overrides: Sequence[str]) -> list[str]:
+    """The run's, as far as another one that is chosen has the same settings; else what the model has heads for."""
     run = subject.run.config.objective if subject.run else None
     if not isinstance(run, MlmConfig):
         return ["objective=mlm_nsp" if hasattr(subject.loaded.model.cls, "seq_relationship") else "objective=mlm"]
     most = "null" if run.max_predictions is None else run.max_predictions
     given = [f"objective={run.kind}", f"objective.mask_probability={run.mask_probability}", f"objective.max_predictions={most}"]
-    if isinstance(run, MlmNspConfig):
+    others = any(_key(override) == "objective" and not override.endswith("=mlm_nsp") for override in overrides)
+    if isinstance(run, MlmNspConfig) and not others:
         given.append(f"objective.short_sequence_probability={run.short_sequence_probability}")
     return given
 

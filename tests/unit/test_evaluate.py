@@ -31,12 +31,13 @@ DOCUMENTS = [
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Both runs, the GPT-2 exported as well, and the text."""
+    """Both runs, the GPT-2 exported as well, and texts."""
     found = tmp_path_factory.mktemp("evaluate")
     make_run(found / "runs" / "bert", *BERT)
     make_run(found / "runs" / "gpt2", *GPT2)
     assert export([str(found / "runs" / "gpt2"), str(found / "gpt2")]) == 0
     records = [{"text": text} for text in (*DOCUMENTS[:2], "", "  \n ", *DOCUMENTS[2:])]  # two of them empty
+    (found / "long.txt").write_text("\n\n".join(f"the cat sees {number} dogs.\nthe moon is blue." for number in range(200)))
     (found / "text.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
     return found
 
@@ -166,15 +167,13 @@ def test_lines_say_how_it_was_measured(folder: Path, capsys: pytest.CaptureFixtu
 
 @pytest.mark.parametrize(("family", "settings"), [("gpt2", GPT2), ("bert", BERT)])
 def test_a_prepared_folder_stands_for_its_validation_text(evaluated, folder: Path, family: str, settings: tuple[str, ...]) -> None:
-    text = "\n\n".join(f"the cat sees {number} dogs.\nthe moon is blue." for number in range(20))
     (folder / "train.txt").write_text("the sea is blue.\n\n" * 3)
-    (folder / "valid.txt").write_text(text)
     sized = [setting for setting in settings if not setting.startswith("tokenizer.")]
-    paths = ["data=text", "data.paths=[train.txt]", "data.valid_paths=[valid.txt]", "data.cache_dir=cache"]
-    config = compose([*sized, *paths, f"tokenizer.path=runs/{family}/tokenizer"])
+    paths = ["data=text", "data.paths=[train.txt]", "data.valid_paths=[long.txt]", "data.cache_dir=cache"]
+    config = compose([*sized, *paths, f"tokenizer.path=runs/{family}/tokenizer", "tokenizer.vocab_size=null"])
     prepare(config, output=folder / f"prepared_{family}", progress=False)
     ahead = evaluated(f"runs/{family}", "data=prepared", f"data.path=prepared_{family}")
-    plain = evaluated(f"runs/{family}", "data.paths=[valid.txt]")
+    plain = evaluated(f"runs/{family}", "data.paths=[long.txt]")
     assert ahead.pop("text") != plain.pop("text") and ahead == plain
 
 
@@ -182,7 +181,7 @@ def test_a_prepared_folder_stands_for_its_validation_text(evaluated, folder: Pat
 
 
 def test_masks_follow_the_run_unless_they_are_given(evaluated) -> None:
-    text = ("data=stdlib", "data.min_document_characters=20000")
+    text = ("data.paths=[long.txt]",)
     pairs = evaluated("runs/bert", *text)
     assert (pairs["objective"], pairs["max_seq_length"], pairs["mask_probability"]) == ("mlm_nsp", 16, 0.15)
     assert 0 <= pairs["mlm_accuracy"] < 0.2 and 0.2 < pairs["nsp_accuracy"] < 0.8
@@ -199,7 +198,7 @@ def test_masks_follow_the_run_unless_they_are_given(evaluated) -> None:
 @pytest.mark.parametrize(
     ("arguments", "mend"),
     [
-        ("", "RUN; see python -m pretrain.evaluate --help"),
+        ("", "RUN, key=value; see python -m pretrain.evaluate --help"),
         ("no.where data.paths=[text.jsonl]", "no.where is no folder here and cannot be had from the hub"),
         ("data.paths=[text.jsonl]", "there is no folder data.paths="),
         ("gpt2", "there is no text to evaluate on; give data.paths"),
