@@ -28,7 +28,7 @@ def evaluate(
     """The perplexity of the text that `overrides` name or, without one, of the run's validation text."""
     length, stride = _window(subject, max_length, stride)
     if names_text(overrides):
-        about, texts = " ".join(overrides), documents(settings(subject, overrides, config_dir).data, subject.loaded)
+        about, texts = " ".join(overrides), documents(settings(subject, overrides, config_dir), subject.loaded)
     else:
         assert subject.run is not None, "checked before"
         about, texts = "the run's own validation text", own_validation(subject.run, subject.loaded)[1]

@@ -90,5 +90,5 @@ def _dealt(batches: Batches, num_samples: int) -> Iterator[dict[str, Tensor]]:
 
 def _prepared(config: Config, subject: Subject) -> Prepared:
     if isinstance(config.data, PreparedDataConfig):
-        return prepared_for(config.data, subject.loaded)
+        return prepared_for(config, subject.loaded)
     return whole_text(config.data, subject.loaded.tokenizer.backend_tokenizer)

@@ -6,6 +6,7 @@ from pathlib import Path
 from pretrain.checkpoint.opening import is_checkpoint, is_run
 from pretrain.config.schema import Config
 from pretrain.config.serialise import from_yaml
+from pretrain.errors import UserError
 from pretrain.loading import Loaded
 from pretrain.metrics import last, read_metrics
 from pretrain.run_folder import RunFolder
@@ -49,4 +50,8 @@ def run_of(folder: Path) -> Run | None:
     if not found.config.exists():
         return None
     start = last(read_metrics(found.metrics), "start")
-    return Run(from_yaml(found.config.read_text(encoding="utf-8", errors="replace")), start["data_fingerprint"] if start else None)
+    try:
+        config = from_yaml(found.config.read_text(encoding="utf-8", errors="replace"))
+    except UserError as error:
+        raise UserError(f"{found.config} is not a configuration that this version can read; put the run's own back") from error
+    return Run(config, start["data_fingerprint"] if start else None)

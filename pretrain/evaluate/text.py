@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from pretrain.config.compose import compose
 from pretrain.config.consistency import check_sources
-from pretrain.config.schema import Config, DataConfig, MlmConfig, MlmNspConfig, PreparedDataConfig
+from pretrain.config.schema import Config, MlmConfig, MlmNspConfig, PreparedDataConfig
 from pretrain.data.corpus import open_sources
 from pretrain.data.mixture import mixture_of
 from pretrain.data.prepare import prepare
@@ -54,8 +54,6 @@ def settings(subject: Subject, overrides: Sequence[str], config_dir: str | None)
     positions = subject.loaded.positions
     length = min(128, positions) if run is None else run.data.max_seq_length
     given = [f"data.max_seq_length={length}", f"model.max_positions={positions}"]
-    if run is not None:
-        given.append(f"data.min_document_characters={run.data.min_document_characters}")
     if subject.loaded.kind == "masked":
         given += ["model=bert_mini", *_objective(subject, overrides)]
     else:
@@ -67,10 +65,11 @@ def settings(subject: Subject, overrides: Sequence[str], config_dir: str | None)
     return config
 
 
-def documents(data: DataConfig, loaded: Loaded) -> list[str]:
+def documents(config: Config, loaded: Loaded) -> list[str]:
     """Every document of the text; of a prepared folder those of its validation split, put together from their tokens."""
+    data = config.data
     if isinstance(data, PreparedDataConfig):
-        return list(_documents_of(prepared_for(data, loaded), loaded))
+        return list(_documents_of(prepared_for(config, loaded), loaded))
     found = [
         document
         for source in open_sources(data, progress=True)
@@ -96,9 +95,9 @@ def own_validation(run: Run, loaded: Loaded) -> tuple[Prepared, list[str]]:
     return prepared, list(_documents_of(prepared, loaded)) if loaded.kind == "causal" else []
 
 
-def prepared_for(data: PreparedDataConfig, loaded: Loaded) -> Prepared:
-    """A prepared folder; raises UserError where it is not whole, or was prepared with another vocabulary than the model's."""
-    prepared = open_prepared(data.path)
+def prepared_for(config: Config, loaded: Loaded) -> Prepared:
+    """The folder of data=prepared; raises UserError where it is not whole, or was prepared with another vocabulary than the model's."""
+    prepared = open_prepared(prepare(config))
     _refuse_another_vocabulary(prepared, loaded)
     return prepared
 
@@ -119,12 +118,14 @@ def _refuse_another_vocabulary(prepared: Prepared, loaded: Loaded) -> None:
 def _objective(subject: Subject, overrides: Sequence[str]) -> list[str]:
     """The run's, as far as another one that is chosen has the same settings; else what the model has heads for."""
     run = subject.run.config.objective if subject.run else None
+    chosen = next((override.partition("=")[2] for override in overrides if _key(override) == "objective"), None)
+    if chosen not in (None, "mlm", "mlm_nsp"):
+        return []
     if not isinstance(run, MlmConfig):
         return ["objective=mlm_nsp" if hasattr(subject.loaded.model.cls, "seq_relationship") else "objective=mlm"]
     most = "null" if run.max_predictions is None else run.max_predictions
     given = [f"objective={run.kind}", f"objective.mask_probability={run.mask_probability}", f"objective.max_predictions={most}"]
-    others = any(_key(override) == "objective" and not override.endswith("=mlm_nsp") for override in overrides)
-    if isinstance(run, MlmNspConfig) and not others:
+    if isinstance(run, MlmNspConfig) and chosen != "mlm":
         given.append(f"objective.short_sequence_probability={run.short_sequence_probability}")
     return given
 

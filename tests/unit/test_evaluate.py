@@ -218,6 +218,8 @@ def test_masks_follow_the_run_unless_they_are_given(evaluated) -> None:
         ("runs/bert data.paths=[text.jsonl] data.max_seq_length=33", "data.max_seq_length=33 is more than model.max_positions=32"),
         ("runs/bert data.paths=[empty.txt]", "data.paths holds no text"),
         ("gpt2 data.paths=[empty.txt]", "holds no document"),
+        ("runs/bert data.paths=[text.jsonl] objective=clm", "objective=clm does not train"),
+        ("gpt2 data=prepared data.path=no.where", "data.path=no.where is not a folder"),
         ("gpt2 data=prepared data.path=runs", "is not a whole prepared corpus"),
     ],
 )
