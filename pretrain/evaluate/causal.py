@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 import torch
@@ -17,6 +18,9 @@ from pretrain.loading import Loaded
 
 _TOKENS_AT_ONCE = 2048
 """In one forward pass, padding included, unless a single window has more."""
+
+_WINDOWS_TOGETHER = 1024
+"""Sorted by length at a time."""
 
 Window = tuple[Sequence[int], Sequence[int]]
 """Tokens that the model sees, and as many labels: the tokens after them, -100 where they are not to be scored."""
@@ -85,21 +89,14 @@ def score(loaded: Loaded, texts: Sequence[str], length: int, stride: int, concat
     that begins one (<|endoftext|>), which is not scored itself. The model sees `length` tokens at a time; from the second window of a text
     on it scores the last `stride` of them, so that each has at least length - stride tokens before it.
     """
-    front = _front_id(loaded)
+    streams = list(_streams(loaded, texts, concatenate))
     nats, count = 0.0, 0
-    batch: list[Window] = []
-    with Progress("evaluating", sum(len(text.encode()) for text in texts)) as bar:
-        for stream, num_bytes in _streams(loaded, texts, front, concatenate):
-            for window in windows(*stream, length, stride):
-                if (len(batch) + 1) * max(len(seen) for seen, _ in [*batch, window]) > _TOKENS_AT_ONCE and batch:
-                    nats += _nats(loaded, batch)
-                    batch = []
-                batch.append(window)
-                fresh = sum(label != IGNORED_LABEL for label in window[1])
-                count += fresh
-                bar.advance(num_bytes * fresh // max(1, len(stream[0]) - 1))
-        if batch:
+    with Progress("evaluating", sum(_scored(labels) for _, labels in streams), unit="tokens") as bar:
+        for batch in _batches(window for tokens, labels in streams for window in windows(tokens, labels, length, stride)):
             nats += _nats(loaded, batch)
+            fresh = sum(_scored(labels) for _, labels in batch)
+            count += fresh
+            bar.advance(fresh)
     return nats, count
 
 
@@ -114,22 +111,37 @@ def windows(tokens: Sequence[int], labels: Sequence[int], length: int, stride: i
         done = end
 
 
-def _streams(loaded: Loaded, texts: Sequence[str], front: int, concatenate: bool) -> Iterator[tuple[tuple[list[int], list[int]], int]]:
-    """Tokens and labels of what is scored for itself, and its bytes."""
+def _streams(loaded: Loaded, texts: Sequence[str], concatenate: bool) -> Iterator[tuple[list[int], list[int]]]:
+    """Tokens and labels of what is scored for itself."""
+    front = _front_id(loaded)
     tokens: list[int] = []
     labels: list[int] = []
-    num_bytes = 0
     for text in texts:
         # text is text: what looks like a special token in it is ordinary characters, as when a corpus is prepared
         ids: list[int] = loaded.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
-        if not concatenate:
-            yield ([front, *ids], [IGNORED_LABEL, *ids]), len(text.encode())
-            continue
         tokens += [front, *ids]
         labels += [IGNORED_LABEL, *ids]
-        num_bytes += len(text.encode())
+        if not concatenate:
+            yield tokens, labels
+            tokens, labels = [], []
     if concatenate:
-        yield (tokens, labels), num_bytes
+        yield tokens, labels
+
+
+def _batches(windows: Iterator[Window]) -> Iterator[list[Window]]:
+    """Windows of about the same length together, so that little is padded."""
+    while some := list(islice(windows, _WINDOWS_TOGETHER)):
+        batch: list[Window] = []
+        for window in sorted(some, key=lambda window: len(window[0])):
+            if batch and (len(batch) + 1) * len(window[0]) > _TOKENS_AT_ONCE:
+                yield batch
+                batch = []
+            batch.append(window)
+        yield batch
+
+
+def _scored(labels: Sequence[int]) -> int:
+    return sum(label != IGNORED_LABEL for label in labels)
 
 
 @torch.inference_mode()
