@@ -5,6 +5,9 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+MODEL_FILES = ("config.json", "model*.safetensors", "model.safetensors.index.json")
+"""What a model's weights are read from."""
+
 _NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 

@@ -15,14 +15,13 @@ from pretrain.config.schema import Config, TokenizerConfig
 from pretrain.config.serialise import from_manifest
 from pretrain.data import tokenizer_files
 from pretrain.errors import UserError
-from pretrain.hub_files import NotOnTheHub, download, names_the_hub
+from pretrain.hub_files import MODEL_FILES, NotOnTheHub, download, names_the_hub
 
 if TYPE_CHECKING:
     from pretrain.engine import Engine
     from pretrain.model.build import Vocabulary
     from pretrain.model.pretrained import PretrainedWeights
 
-_MODEL_FILES = ("config.json", "model*.safetensors", "model.safetensors.index.json")
 _WANTED = "give a run's folder (runs/NAME), that of one of its checkpoints, or a model in Hugging Face format"
 
 
@@ -175,7 +174,7 @@ def _model_folder(config: Config) -> Path:
     folder = Path(given).expanduser()
     if names_the_hub(given):
         try:
-            folder = download(given, (*_MODEL_FILES, *tokenizer_files.FILES))
+            folder = download(given, (*MODEL_FILES, *tokenizer_files.FILES))
         except NotOnTheHub as error:
             raise UserError(f"run.init_from={given} is no folder here and cannot be had from the hub ({error}); {_WANTED}") from error
     if not folder.is_dir():

@@ -48,6 +48,22 @@ def find_model(path: Path) -> Path:
     return path
 
 
+def find_model_or_download(given: str) -> Path:
+    """The same for a folder or a model's name on the hub, which is downloaded. Raises UserError for neither."""
+    from pretrain.data.tokenizer_files import FILES
+    from pretrain.hub_files import MODEL_FILES, NotOnTheHub, download, names_the_hub
+
+    if not names_the_hub(given):
+        return find_model(Path(given).expanduser())
+    try:
+        return download(given, (*MODEL_FILES, *FILES))
+    except NotOnTheHub as error:
+        raise UserError(
+            f"{given} is no folder here and cannot be had from the hub ({error}); give a run's folder (runs/NAME), or one with a model in "
+            f"Hugging Face format"
+        ) from error
+
+
 def load_model(folder: Path, device_name: str) -> Loaded:
     """What `find_model` found, in float32, on `device_name` (cpu, cuda, cuda:1, ...; auto: the GPU where there is one), in evaluation mode.
 
@@ -79,12 +95,13 @@ def device_of(name: str) -> "torch.device":
 
 
 def _load_exported(folder: Path) -> Loaded:
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForPreTraining, AutoTokenizer
 
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True)
         causal = any(name.endswith(("LMHeadModel", "ForCausalLM")) for name in config.architectures or ())
-        loader: Any = AutoModelForCausalLM if causal else AutoModelForMaskedLM
+        with_pairs = "BertForPreTraining" in (config.architectures or ())
+        loader: Any = AutoModelForCausalLM if causal else AutoModelForPreTraining if with_pairs else AutoModelForMaskedLM
         model, report = loader.from_pretrained(folder, local_files_only=True, output_loading_info=True, dtype="float32")
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, RuntimeError, KeyError) as error:

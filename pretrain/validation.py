@@ -1,8 +1,11 @@
 """Validation: the model's loss and scores on held-out text, with masks that are the same every time and in every run."""
 
 import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
+from torch import Tensor
 
 from pretrain import distributed
 from pretrain.config.schema import Config
@@ -10,25 +13,36 @@ from pretrain.data.batches import Batches
 from pretrain.data.loader import evaluation_batches
 from pretrain.data.masking import IGNORED_LABEL
 from pretrain.data.prepared import Prepared
-from pretrain.engine import Engine
+
+if TYPE_CHECKING:
+    from pretrain.engine import Engine
+
+MicroBatch = dict[str, Tensor]
 
 
-def evaluate(engine: Engine, batches: Batches, config: Config) -> dict[str, float]:
+def evaluate(engine: "Engine", batches: Batches, config: Config) -> dict[str, float]:
     """Scores over the first `train.eval_samples` validation samples, the same on every rank; losses in nats per target.
 
     BERT: loss, mlm_loss, mlm_accuracy (argmax at the masked positions), mask_token_loss (only positions that became [MASK]: those
     left as they were can be copied) and, with sentence pairs, nsp_accuracy. GPT-2: loss and perplexity.
     """
-    totals: dict[str, float] = {}
     dealt = evaluation_batches(
         batches, config.train.eval_samples, config.train.micro_batch_size, distributed.rank(), distributed.world_size()
     )
+    return scores(distributed.sum_over_ranks(add_up(dealt, engine.valid_counts, engine.evaluate)))
+
+
+def add_up(
+    dealt: Iterable[MicroBatch], count: Callable[[MicroBatch], Mapping[str, int]], measure: Callable[[MicroBatch], Mapping[str, Tensor]]
+) -> dict[str, float]:
+    """The sums of all micro-batches, and the counts of their targets as NAME_count."""
+    totals: dict[str, float] = {}
     for batch in dealt:
-        counts = {f"{name}_count": float(count) for name, count in engine.valid_counts(batch).items()}
-        sums = {name: float(value) for name, value in engine.evaluate(batch).items()}
+        counts = {f"{name}_count": float(targets) for name, targets in count(batch).items()}
+        sums = {name: float(value) for name, value in measure(batch).items()}
         for name, value in (counts | sums).items():
             totals[name] = totals.get(name, 0.0) + value
-    return scores(distributed.sum_over_ranks(totals))
+    return totals
 
 
 def scores(totals: dict[str, float]) -> dict[str, float]:

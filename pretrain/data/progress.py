@@ -10,17 +10,18 @@ _LEAST_SHARE = 0.005
 
 
 class Progress:
-    """Counts bytes of a pass over the sources; a context manager.
+    """Counts bytes of a pass over the sources, or something else; a context manager.
 
     Args:
         title: what is being done, for example "tokenizing".
-        total_bytes: what there is to read; 0 where nobody knows.
+        total: what there is to read; 0 where nobody knows.
         shown: False prints nothing at all.
+        unit: what is counted.
     """
 
-    def __init__(self, title: str, total_bytes: int, shown: bool = True) -> None:
-        self.title, self.total_bytes, self.shown = title, total_bytes, shown
-        self.done_bytes = 0
+    def __init__(self, title: str, total: int, shown: bool = True, unit: str = "B") -> None:
+        self.title, self.total, self.shown, self.unit = title, total, shown, unit
+        self.done = 0
         self._bar: Any = None
         self._begun_seconds = self._last_line_seconds = time.monotonic()
 
@@ -28,28 +29,29 @@ class Progress:
         if self.shown and sys.stderr.isatty():
             from tqdm import tqdm
 
-            self._bar = tqdm(desc=self.title, total=self.total_bytes or None, unit="B", unit_scale=True, leave=False)
+            self._bar = tqdm(desc=self.title, total=self.total or None, unit=self.unit, unit_scale=True, leave=False)
         return self
 
     def __exit__(self, *exc_info: object) -> None:
         if self._bar is not None:
             self._bar.close()
 
-    def advance(self, num_bytes: int) -> None:
-        """So many more bytes are read."""
-        self.done_bytes += num_bytes
+    def advance(self, number: int) -> None:
+        """So many more are done."""
+        self.done += number
         if self._bar is not None:
-            self._bar.update(num_bytes)
+            self._bar.update(number)
         elif self.shown and time.monotonic() - self._last_line_seconds >= _SECONDS_BETWEEN_LINES:
             self._last_line_seconds = time.monotonic()
             print(f"{self.title}: {self._state()}", file=sys.stderr, flush=True)
 
     def _state(self) -> str:
-        done = f"{self.done_bytes / 1e6:.1f}"
-        if not self.total_bytes:
-            return f"{done} MB"
-        share = min(self.done_bytes / self.total_bytes, 1.0)
-        state = f"{done} of {self.total_bytes / 1e6:.1f} MB ({share:.0%})"
+        done, total = (f"{number / 1e6:.1f}" if self.unit == "B" else f"{number:,}" for number in (self.done, self.total))
+        unit = "MB" if self.unit == "B" else self.unit
+        if not self.total:
+            return f"{done} {unit}"
+        share = min(self.done / self.total, 1.0)
+        state = f"{done} of {total} {unit} ({share:.0%})"
         if share < _LEAST_SHARE:
             return state
         return f"{state}, about {_duration((time.monotonic() - self._begun_seconds) * (1 / share - 1))} left"

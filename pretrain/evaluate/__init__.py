@@ -1,0 +1,1 @@
+"""`python -m pretrain.evaluate`: how well a trained model predicts a text."""
