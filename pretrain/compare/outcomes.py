@@ -26,12 +26,9 @@ class Outcome:
 
     @property
     def loss(self) -> float | None:
-        """Final validation loss, nats per target; None: diverged. A run that ended above the loss of its first step has too."""
+        """Final validation loss, nats per target; None: diverged, given up by the run itself or not finite."""
         found = self.run.evals.last(LOSS.name)
-        if self.run.state == DIVERGED or found is None or not math.isfinite(found):
-            return None
-        first = self.run.train.metrics.get("loss")
-        return None if first is not None and len(first) and found > first[0] else found
+        return None if self.run.state == DIVERGED or found is None or not math.isfinite(found) else found
 
     def final(self, metric: str) -> float | None:
         return None if self.loss is None else self.run.evals.last(metric)

@@ -9,7 +9,7 @@ import numpy as np
 from pretrain.compare.design import Design, merged
 from pretrain.compare.outcomes import Outcome, Outcomes, read_outcomes, told_of_the_machines
 from pretrain.compare.search import Found, Trial, scores_of, search
-from pretrain.report.comparison import shown
+from pretrain.report.comparison import PROVENANCE, shown
 from pretrain.report.scores import ACCURACY, LOSS, PERPLEXITY, first_reach
 from pretrain.report.significance import Difference, difference, holm
 
@@ -161,7 +161,8 @@ def _head(design: Design, outcomes: Outcomes) -> list[str]:
         lines += _differing(key, design)
     lines += _differing("optimizer.weight_decay", design)
     for name, values in told_of_the_machines(outcomes.ended.values()).items():
-        lines.append(f"NOT equal: {name} is {' or '.join(map(shown, values))}; changes rounding, time and memory alone")
+        told = "" if name.startswith(PROVENANCE) else "; changes rounding, time and memory alone"
+        lines.append(f"NOT equal: {name} is {' or '.join(map(shown, values))}{told}")
     return lines
 
 
