@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pretrain.model.build import Vocabulary
     from pretrain.model.pretrained import PretrainedWeights
 
-_MODEL_FILES = ("config.json", "model*.safetensors", "model.safetensors.index.json")
+MODEL_FILES = ("config.json", "model*.safetensors", "model.safetensors.index.json")
 _WANTED = "give a run's folder (runs/NAME), that of one of its checkpoints, or a model in Hugging Face format"
 
 
@@ -175,7 +175,7 @@ def _model_folder(config: Config) -> Path:
     folder = Path(given).expanduser()
     if names_the_hub(given):
         try:
-            folder = download(given, (*_MODEL_FILES, *tokenizer_files.FILES))
+            folder = download(given, (*MODEL_FILES, *tokenizer_files.FILES))
         except NotOnTheHub as error:
             raise UserError(f"run.init_from={given} is no folder here and cannot be had from the hub ({error}); {_WANTED}") from error
     if not folder.is_dir():
