@@ -41,7 +41,7 @@ def finetune(given: str, config: FinetuningConfig) -> int:
         data=problem.fingerprint,
     )
     results = Results(output_folder(given, config), origin, _about(given, config, problem))
-    _tell_plan(given, config, start, problem)
+    _tell_plan(given, config, start, problem, device)
     for seed in settings.seeds:
         if results.has(seed, settings.save):
             print(f"seed {seed}  is done already")
@@ -134,7 +134,7 @@ def _about(given: str, config: FinetuningConfig, problem: Problem) -> dict[str, 
     return {"model": given, "settings": dataclasses.asdict(config), "counts": problem.counts, **provenance()}
 
 
-def _tell_plan(given: str, config: FinetuningConfig, start: model.Start, problem: Problem) -> None:
+def _tell_plan(given: str, config: FinetuningConfig, start: model.Start, problem: Problem, device: Any) -> None:
     settings, shapes = config.finetune, start.shapes()
     new = [name for name in shapes if name not in start.weights]
     size = f"{start.architecture}, {sum(map(np.prod, shapes.values())):,} parameters"
@@ -144,7 +144,7 @@ def _tell_plan(given: str, config: FinetuningConfig, start: model.Start, problem
     steps = num_updates(len(problem.rows), config)
     print(
         f"{'training':>10}  {steps:,} updates of {settings.batch_size} with {config.optimizer.name}, peak lr {config.optimizer.lr:g}, "
-        f"{config.schedule.kind} schedule, warm-up {config.schedule.warmup_ratio:g}, on {settings.device}",
+        f"{config.schedule.kind} schedule, warm-up {config.schedule.warmup_ratio:g}, on {device}",
         flush=True,
     )
 

@@ -41,11 +41,19 @@ def num_updates(num_rows: int, config: FinetuningConfig) -> int:
 
 
 def train(model: "nn.Module", problem: Problem, config: FinetuningConfig, seed: int, pad_id: int, tell: Callable[[str], None]) -> Outcome:
-    """Train `model` where it is, and evaluate it after every epoch and after the last update; ends at a loss or gradient that is not finite."""
+    """Train `model` where it is, and evaluate it after every epoch and after the last update.
+
+    Args:
+        pad_id: token that fills the shorter rows of a batch.
+        tell: takes a line for the user after each epoch.
+
+    Ends where the loss or the gradient is not finite.
+    """
     import torch
 
     settings = config.finetune
     total = num_updates(len(problem.rows), config)
+    num_epochs = math.ceil(total / math.ceil(len(problem.rows) / settings.batch_size))
     device = next(model.parameters()).device
     optimizer = build_optimizer(config.optimizer, model, seed)
     lengths = [len(row.input_ids) for row in problem.rows]
@@ -79,7 +87,5 @@ def train(model: "nn.Module", problem: Problem, config: FinetuningConfig, seed: 
             scores, mean_loss = outcome.evaluation.scores, sum(losses) / len(losses)
             outcome.epochs.append({"epoch": epoch, "step": step, "loss": mean_loss, "scores": scores})
             told = "  ".join(f"{name} {100 * score:.2f}" for name, score in scores.items())
-            tell(
-                f"seed {seed}  epoch {epoch} of {math.ceil(total / math.ceil(len(lengths) / settings.batch_size))}  loss {mean_loss:.4f}  {told}"
-            )
+            tell(f"seed {seed}  epoch {epoch} of {num_epochs}  loss {mean_loss:.4f}  {told}")
     return outcome
