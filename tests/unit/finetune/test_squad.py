@@ -27,7 +27,10 @@ def questions(count: int) -> list[Question]:
     rng = random.Random(0)
     made = []
     for index in range(count):
-        words = ["".join(rng.choices("abcdeXY\u00c9\u00fc", k=rng.randint(1, 4))) + rng.choice(["", ",", ".", "!"]) for _ in range(rng.randint(1, 60))]
+        words = [
+            "".join(rng.choices("abcdeXY\u00c9\u00fc", k=rng.randint(1, 4))) + rng.choice(["", ",", ".", "!"])
+            for _ in range(rng.randint(1, 60))
+        ]
         first = rng.randrange(len(words))
         last = min(len(words), first + rng.randint(1, 3))
         spaces = [rng.choice([" ", "  ", "\n"]) for _ in words]
