@@ -16,7 +16,7 @@ _LEFT = 4
 
 def of_seeds(content: dict[str, Any]) -> str:
     """The scores of each seed, their mean and their standard deviation."""
-    names = _metrics(content)
+    names = _metrics([content])
     rows = [["seed", *names]]
     for seed, record in content["seeds"].items():
         rows.append([seed, *([_score(record["scores"].get(name)) for name in names] if "scores" in record else ["diverged"] * len(names))])
@@ -56,7 +56,7 @@ def _tables(contents: Sequence[dict[str, Any]]) -> list[list[list[str]]]:
     tables = []
     for task in dict.fromkeys(_task(content) for content in contents):
         some = [content for content in contents if _task(content) == task]
-        names = _metrics(some[0])
+        names = _metrics(some)
         some.sort(key=lambda content: -statistics.fmean(_scores(content, names[0]) or [-1.0]))
         rows = [["task", "model", "optimizer", "start", "lr", "epochs", "seeds", *names]]
         for content in some:
@@ -64,7 +64,7 @@ def _tables(contents: Sequence[dict[str, Any]]) -> list[list[list[str]]]:
             epochs = str(origin["finetune.num_epochs"]) if origin["finetune.max_steps"] is None else f"{origin['finetune.max_steps']} steps"
             start = "random" if _is_control(content) else "pretrained"
             about = [task, content["model"], origin["optimizer.name"], start, f"{origin['optimizer.lr']:g}", epochs]
-            rows.append([*about, _num_seeds(content), *(_mean_and_std(_scores(content, name)) for name in names)])
+            rows.append([*about, _num_seeds(content), *(_mean_and_std(content, name) for name in names)])
         tables.append(rows)
     return tables
 
@@ -78,7 +78,7 @@ def _differences(contents: Sequence[dict[str, Any]]) -> list[str]:
         kin = [other for other in contents if _is_control(other) and _same(content, other, ("task", "architecture", "vocabulary", "data"))]
         twins = [other for other in kin if _same(content, other, [key for key in content["made_from"] if key not in _BEGINNING])]
         for control in twins or kin:
-            lines += [line for name in _metrics(content)[:1] if (line := _difference(content, control, name))]
+            lines += [line for name in _metrics([content])[:1] if (line := _difference(content, control, name))]
     return lines
 
 
@@ -113,9 +113,10 @@ def _task(content: dict[str, Any]) -> str:
     return content["made_from"]["task"]
 
 
-def _metrics(content: dict[str, Any]) -> list[str]:
-    """Names of the scores, the main one first; what a seed that diverged lacks, another one has."""
-    return list(next((record["scores"] for record in content["seeds"].values() if "scores" in record), {"score": None}))
+def _metrics(contents: Sequence[dict[str, Any]]) -> list[str]:
+    """Names of the task's scores, the main one first; what a seed that diverged lacks, another one has."""
+    records = (record for content in contents for record in content["seeds"].values())
+    return list(next((record["scores"] for record in records if "scores" in record), {"score": None}))
 
 
 def _scores(content: dict[str, Any], name: str) -> list[float]:
@@ -129,9 +130,11 @@ def _num_seeds(content: dict[str, Any]) -> str:
     return f"{len(content['seeds'])}" + (f" ({diverged} diverged)" if diverged else "")
 
 
-def _mean_and_std(scores: list[float]) -> str:
+def _mean_and_std(content: dict[str, Any], name: str) -> str:
+    scores = _scores(content, name)
     spread = f" +- {100 * statistics.stdev(scores):.2f}" if len(scores) > 1 else ""
-    return _score(statistics.fmean(scores) if scores else None) + spread
+    undefined = sum("scores" in record and record["scores"].get(name) is None for record in content["seeds"].values())
+    return _score(statistics.fmean(scores) if scores else None) + spread + (f" ({undefined} undefined)" if undefined else "")
 
 
 def _score(value: float | None) -> str:
