@@ -82,8 +82,8 @@ def load_model(folder: Path, device_name: str) -> Loaded:
     return loaded
 
 
-def device_of(name: str) -> "torch.device":
-    """Raises UserError where it cannot be used here."""
+def device_of(name: str, option: str = "--device ") -> "torch.device":
+    """Raises UserError, which calls the device by the option that names it, where it cannot be used here."""
     import torch
 
     if name == "auto":
@@ -91,7 +91,7 @@ def device_of(name: str) -> "torch.device":
     try:
         return torch.zeros((), device=name).device
     except (RuntimeError, AssertionError) as error:
-        raise UserError(f"--device {name} cannot be used here ({str(error).partition(chr(10))[0]}); give cpu or auto") from error
+        raise UserError(f"{option}{name} cannot be used here ({str(error).partition(chr(10))[0]}); give cpu or auto") from error
 
 
 def _load_exported(folder: Path) -> Loaded:

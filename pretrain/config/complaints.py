@@ -113,7 +113,7 @@ def _wrong_value(error: OmegaConfBaseException, overrides: list[str], file: str)
     if key in PARTS:
         return f"{said} replaces a whole part; give its settings one by one: {key}.NAME=VALUE"
     wanted = known_keys().get(key) or _wanted_by_omegaconf(error)
-    return f"{said} has the wrong type; give {_type_words(wanted)}" if wanted else f"{said} is not valid: {_first_line(error)}"
+    return f"{said} has the wrong type; give {type_words(wanted)}" if wanted else f"{said} is not valid: {_first_line(error)}"
 
 
 def _wanted_by_omegaconf(error: OmegaConfBaseException) -> type | None:
@@ -129,12 +129,12 @@ def _part_of(error: OmegaConfBaseException) -> str:
     return next((part for name, part in classes.items() if name in str(error)), "a value")
 
 
-def _type_words(wanted: object) -> str:
+def type_words(wanted: object) -> str:
     if isinstance(wanted, types.UnionType):
-        return " or ".join(_type_words(part) for part in typing.get_args(wanted))
+        return " or ".join(type_words(part) for part in typing.get_args(wanted))
     words = {int: "a whole number", float: "a number", bool: "true or false", str: "text", types.NoneType: "null"}
     if typing.get_origin(wanted) is list:
-        return f"a list, each element {_type_words(typing.get_args(wanted)[0])}: [first,second]"
+        return f"a list, each element {type_words(typing.get_args(wanted)[0])}: [first,second]"
     if typing.get_origin(wanted) is dict:
         return "a mapping: {key: value}"
     return words[wanted]

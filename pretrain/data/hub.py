@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Any
 from pretrain.data.parts import STRETCH_BYTES, Part, of_record
 from pretrain.data.reading import ReadLog
 from pretrain.errors import Unfinished, UserError
+from pretrain.hub_files import NotOnTheHub
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,15 @@ class HubShard:
                 yield from of_record(text, log)
         log.on_bytes(max(0, self.size_bytes - told))
         log.check()
+
+
+def columns_of(name: str, subset: str | None, split: str, columns: Sequence[str]) -> list[list[Any]]:
+    """The whole of some columns of one split, downloaded once. Raises NotOnTheHub."""
+    try:
+        rows = _load(HubDataset(name, subset, split, revision=None, text_field="", streaming=False))
+        return [list(rows[column]) for column in columns]
+    except Exception as error:  # the library's errors have no common ancestor
+        raise NotOnTheHub(_first_line(error)) from error
 
 
 @lru_cache(maxsize=4)

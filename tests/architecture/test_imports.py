@@ -108,7 +108,8 @@ def test_no_process_that_trains_has_imported_submitit():
 
 
 BELOW = (("errors", "exit_codes", "orphans"), ("config",), ("batch_plan", "distributed", "network", "world"))
-ABOVE = (("train",), ("launch", "spawn", "prepare", "sample", "evaluate", "export", "report", "sync", "workspace", "sweep"), ("__main__",))
+_COMMANDS = ("launch", "spawn", "prepare", "sample", "evaluate", "finetune", "compare", "export", "report", "sync", "workspace", "sweep")
+ABOVE = (("train",), _COMMANDS, ("__main__",))
 """Named from the bottom up; every other module of the harness lies between. A module imports its own layer and those below."""
 
 

@@ -1,0 +1,112 @@
+"""`key=value` arguments -> one typed `FinetuningConfig`. There are no files to compose, and so nothing for Hydra to do."""
+
+import difflib
+import types
+import typing
+from typing import Any
+
+from pretrain.config.registry import SCHEMAS
+from pretrain.config.schema import ScheduleConfig
+from pretrain.config.schema.finetune import TASK_NAMES, FinetuneConfig, FinetuningConfig
+from pretrain.errors import UserError
+
+_CHOICES = {"task": TASK_NAMES, "optimizer": tuple(SCHEMAS["optimizer"]), "schedule": ("linear", "cosine", "constant")}
+_DEFAULTS = {"optimizer": "adamw", "schedule": "linear"}
+_NAMING = {"optimizer": "name", "schedule": "kind"}
+"""Fields that the choice of the group sets."""
+
+_USUAL_LR = {"adamw": 5e-5}
+"""For BERT (Devlin et al., 2019, appendix A.3). Of the other optimizers no learning rate is usual here."""
+
+
+def read_finetuning(arguments: list[str]) -> FinetuningConfig:
+    """The configuration that `key=value` arguments ask for. Raises UserError for what is unknown or not valid."""
+    chosen, settings = _sorted_out(arguments)
+    if "task" not in chosen:
+        raise UserError(f"no task is given; add task= one of {', '.join(TASK_NAMES)}")
+    optimizer, schedule = (chosen.get(part, _DEFAULTS[part]) for part in ("optimizer", "schedule"))
+    classes = {"finetune": FinetuneConfig, "optimizer": SCHEMAS["optimizer"][optimizer], "schedule": ScheduleConfig}
+    values: dict[str, dict[str, Any]] = {"finetune": {}, "optimizer": {}, "schedule": {"kind": schedule}}
+    if optimizer in _USUAL_LR:
+        values["optimizer"]["lr"] = _USUAL_LR[optimizer]
+    for key, text in settings.items():
+        part, _, name = key.partition(".")
+        values[part][name] = _value(classes[part], key, text)
+    if "lr" not in values["optimizer"]:
+        raise UserError(f"no learning rate is usual for fine-tuning with optimizer={optimizer}; add optimizer.lr=...")
+    return FinetuningConfig(chosen["task"], **{part: cls(**values[part]) for part, cls in classes.items()})
+
+
+def _sorted_out(arguments: list[str]) -> tuple[dict[str, str], dict[str, str]]:
+    """Choices of groups and settings, each as text by its key; the last one counts."""
+    chosen, settings = {}, {}
+    for argument in arguments:
+        key, equals, value = argument.lstrip("+").partition("=")
+        if not key or not equals:
+            raise UserError(f"'{argument}' is not a setting; write key=value, for example task=rte")
+        if key in _CHOICES:
+            if value not in _CHOICES[key]:
+                raise UserError(f"{key}={value} is not known; choose one of {', '.join(_CHOICES[key])}")
+            chosen[key] = value
+        else:
+            settings[key] = value
+    fields = _known(SCHEMAS["optimizer"][chosen.get("optimizer", _DEFAULTS["optimizer"])])
+    for key in settings:
+        if key not in fields:
+            raise UserError(_unknown(key, list(fields), chosen.get("optimizer", _DEFAULTS["optimizer"])))
+    return chosen, settings
+
+
+def _known(optimizer: type) -> dict[str, Any]:
+    """Every setting with its type, where this optimizer is chosen."""
+    classes = {"finetune": FinetuneConfig, "optimizer": optimizer, "schedule": ScheduleConfig}
+    return {
+        f"{part}.{name}": wanted
+        for part, cls in classes.items()
+        for name, wanted in typing.get_type_hints(cls).items()
+        if name != _NAMING.get(part)
+    }
+
+
+def known_settings() -> list[str]:
+    """Every setting that some choice has, and the choices."""
+    return [*_CHOICES, *dict.fromkeys(key for cls in SCHEMAS["optimizer"].values() for key in _known(cls))]
+
+
+def _unknown(key: str, keys: list[str], optimizer: str) -> str:
+    part, _, name = key.partition(".")
+    if name == _NAMING.get(part):
+        return f"{key} is set by its group; give {part}=..."
+    if key in known_settings():
+        fields = ", ".join(known.partition(".")[2] for known in keys if known.startswith("optimizer."))
+        return f"'{key}' is not a setting of optimizer={optimizer}; it has {fields}"
+    same_name = [known for known in keys if known.partition(".")[2] == key.rpartition(".")[2]]
+    close = same_name or difflib.get_close_matches(key, [*_CHOICES, *keys], n=1, cutoff=0.6)
+    return f"there is no setting '{key}'; " + (f"did you mean {' or '.join(close)}?" if close else "--help lists those there are")
+
+
+def _value(cls: type, key: str, text: str) -> Any:
+    """The value of one setting, read as its type wants it."""
+    wanted = typing.get_type_hints(cls)[key.partition(".")[2]]
+    try:
+        return _read(text, wanted)
+    except ValueError as error:
+        from pretrain.config.complaints import type_words
+
+        raise UserError(f"{key}={text} has the wrong type; give {type_words(wanted)}") from error
+
+
+def _read(text: str, wanted: Any) -> Any:
+    """Raises ValueError where `text` is none of what is wanted."""
+    if isinstance(wanted, types.UnionType):
+        (only,) = (part for part in typing.get_args(wanted) if part is not types.NoneType)
+        return None if text in ("", "null") else _read(text, only)
+    if typing.get_origin(wanted) is list:
+        if not (text.startswith("[") and text.endswith("]")):
+            raise ValueError(text)
+        return [_read(part.strip(), *typing.get_args(wanted)) for part in text[1:-1].split(",") if part.strip()]
+    if wanted is bool:
+        if text.lower() not in ("true", "false"):
+            raise ValueError(text)
+        return text.lower() == "true"
+    return wanted(text)

@@ -1,0 +1,1 @@
+"""`python -m pretrain.finetune`: a pretrained model on the tasks of GLUE and on SQuAD v1.1."""

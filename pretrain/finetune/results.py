@@ -1,0 +1,96 @@
+"""What a fine-tuning leaves behind: `results.json` with its settings and the scores of each seed, and each seed's predictions.
+
+A seed that is in it is not repeated; results that come from other settings, other weights or other data are not mixed with it.
+"""
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from pretrain import durable
+from pretrain.config.consistency import differences
+from pretrain.config.schema.finetune import FinetuningConfig
+from pretrain.errors import UserError
+
+NAME = "results.json"
+_FORMAT_VERSION = 1
+_FREE = {f"finetune.{name}" for name in ("data_dir", "output_dir", "seeds", "eval_batch_size", "save", "device")} | {
+    "optimizer.implementation"
+}
+"""Settings that no score follows from; the data's own hash stands for their folder."""
+
+
+def made_from(config: FinetuningConfig, **more: str) -> dict[str, Any]:
+    """What the scores of a seed follow from, flat: settings, and hashes of what was read."""
+    parts = dataclasses.asdict(config)
+    task = parts.pop("task")
+    flat = {f"{part}.{name}": value for part, values in parts.items() for name, value in values.items()}
+    return {"task": task} | {key: value for key, value in flat.items() if key not in _FREE} | more
+
+
+class Results:
+    """The results in a folder, to be added to. Raises UserError where it holds other ones.
+
+    Args:
+        origin: what they come from: see `made_from`.
+        about: what is said of them besides, JSON values.
+    """
+
+    def __init__(self, folder: Path, origin: dict[str, Any], about: dict[str, Any]) -> None:
+        self.folder = folder
+        self.content: dict[str, Any] = {"format_version": _FORMAT_VERSION, "made_from": origin, **about, "seeds": {}}
+        if (folder / NAME).exists():
+            found = read(folder / NAME)
+            if changed := differences(found["made_from"], origin):
+                raise UserError(
+                    f"{folder} holds results that come from something else ({'; '.join(changed[:4])}); give another finetune.output_dir"
+                )
+            self.content["seeds"] = found["seeds"]
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"{folder} cannot be written ({error.strerror}); give another finetune.output_dir") from error
+
+    def has(self, seed: int, with_model: bool) -> bool:
+        """Whether this seed is done (and its model is there)."""
+        return str(seed) in self.content["seeds"] and (not with_model or self.model_folder(seed).is_dir())
+
+    def model_folder(self, seed: int) -> Path:
+        return self.folder / f"model_seed_{seed}"
+
+    def add(self, seed: int, record: dict[str, Any], predictions: str | None, suffix: str) -> None:
+        """Write a seed's predictions, and then its record into `results.json`, in one instant."""
+        self.content["seeds"] = dict(sorted((self.content["seeds"] | {str(seed): record}).items(), key=lambda item: int(item[0])))
+        try:
+            if predictions is not None:
+                durable.write(self.folder / f"predictions_seed_{seed}{suffix}", predictions)
+            temporary = self.folder / f"{NAME}.tmp"
+            durable.write(temporary, json.dumps(_finite(self.content), indent=1, allow_nan=False) + "\n")
+            temporary.rename(self.folder / NAME)
+        except OSError as error:
+            raise UserError(f"{self.folder} cannot be written ({error.strerror}); mend it and give the same command again") from error
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The content of one `results.json`. Raises UserError where it is none."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        whole = (
+            content["format_version"] == _FORMAT_VERSION and isinstance(content["made_from"], dict) and isinstance(content["seeds"], dict)
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} cannot be read as results of a fine-tuning ({error}); move it away, or give another folder") from error
+    if not whole:
+        raise UserError(f"{path} is not of this version's format; move it away, or give another folder")
+    return content
+
+
+def _finite(value: Any) -> Any:
+    """JSON knows no NaN: a metric that is not defined is null."""
+    if isinstance(value, dict):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
