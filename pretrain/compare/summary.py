@@ -149,12 +149,11 @@ def ranked(rows: list[Row]) -> list[Row]:
 
 def _head(design: Design, outcomes: Outcomes) -> list[str]:
     get = design.shared.get
-    samples = get("train.num_steps") * get("train.global_batch_size")
-    tokens = samples * get("data.max_seq_length")
+    steps, batch, length = (get(name) for name in ("train.num_steps", "train.global_batch_size", "data.max_seq_length"))
     lines = [
-        f"model {get('model.name')}, objective {get('objective.kind')}: {get('train.num_steps'):,} steps of {get('train.global_batch_size'):,} "
-        f"sequences of {get('data.max_seq_length')} tokens, {tokens:,} tokens in all; schedule {get('schedule.kind')}, warm-up "
-        f"{get('schedule.warmup_ratio'):g} of the steps; precision {get('train.precision')}; seeds {', '.join(map(str, design.seeds))}",
+        f"model {get('model.name')}, objective {get('objective.kind')}: {steps:,} steps of {batch:,} sequences of {length} tokens, "
+        f"{steps * batch * length:,} tokens in all; schedule {get('schedule.kind')}, warm-up {get('schedule.warmup_ratio'):g} of the steps; "
+        f"precision {get('train.precision')}; seeds {', '.join(map(str, design.seeds))}",
         "equal in all runs: the tokens, their order and masks, the model and (for each seed) its initial weights, the schedule's shape",
     ]
     for key in dict.fromkeys(key for variant in design.variants.values() for key in variant.settings if not key.startswith("optimizer.")):
@@ -183,7 +182,7 @@ def _notes(design: Design, outcomes: Outcomes, rows: list[Row]) -> list[str]:
             f"steps and tokens: to {baseline.variant}'s mean final loss of {np.mean(baseline.losses):.4f}, by evaluations"
         )
     notes += [
-        f"{row.variant}: the best rate, {row.found.best:g}, lies at the edge of a grid of {len(row.found.scores)}; a better one may lie beyond"
+        f"{row.variant}: the best rate, {row.found.best:g}, lies at the edge of a grid of {len(row.found.scores)}; a better may lie beyond"
         for row in rows
         if row.found.at_edge and row.found.best is not None
     ]

@@ -104,7 +104,7 @@ def test_rates_that_diverged_and_the_edge_of_the_grid_are_named(tmp_path: Path, 
     assert row(summary, "came").diverged_rates == [3.2e-3]
     assert row(summary, "adamw").found.at_edge and list(row(summary, "adamw").found.scores) == [5e-5, 1e-4, 2e-4]
     text = as_text(summary)
-    assert "adamw: the best rate, 0.0002, lies at the edge of a grid of 3; a better one may lie beyond" in text
+    assert "adamw: the best rate, 0.0002, lies at the edge of a grid of 3; a better may lie beyond" in text
     assert "0.0002 (edge)" in text and "0.0032: diverged" in text
 
 

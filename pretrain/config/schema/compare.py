@@ -16,7 +16,7 @@ class CompareConfig:
     optimizers: list[str] = field(default_factory=lambda: ["came", "adamw", "lamb", "adafactor", "sm3"])
     """Names of variants, see `pretrain/compare/variants.py`, and of those in `variants`."""
     seeds: Any = 3
-    """How many, from run.seed on, or a list of them. The first is what learning rates are chosen with; the best rate is trained with all."""
+    """How many, from run.seed on, or a list. The first is what learning rates are chosen with; the best rate is trained with all."""
     rates: int = 5
     """Learning rates in the first grid of each, a factor of 2 apart."""
     most_rates: int = 9
