@@ -11,6 +11,7 @@ from pretrain import __version__
 _LIBRARIES = ("torch", "transformers", "tokenizers", "deepspeed", "wandb")
 _REPOSITORY = Path(__file__).resolve().parents[1]
 _GIT_SECONDS = 5.0
+_PROCESSORS = Path("/proc/cpuinfo")
 
 
 def provenance() -> dict[str, Any]:
@@ -41,6 +42,15 @@ def git_revision(folder: Path | None = None) -> dict[str, Any] | None:
     except (OSError, subprocess.SubprocessError, ValueError):
         return None
     return {"repository": Path(top).name, "commit": commit, "dirty": dirty}
+
+
+def processor() -> str:
+    """The name of this machine's processor, as far as it says."""
+    try:
+        lines = _PROCESSORS.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return platform.machine()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
 def _git(folder: Path, *arguments: str) -> str:

@@ -29,6 +29,7 @@ from pretrain.model.pretrained import export
 from pretrain.optim import build_optimizer
 from pretrain.plan.of_run import make_plan
 from pretrain.profiling import MemorySnapshot, StepProfiler
+from pretrain.provenance import processor
 from pretrain.recorder import Recorder
 from pretrain.run_folder import Beginning, RunFolder
 from pretrain.schedule import learning_rate
@@ -76,7 +77,9 @@ class Trainer:
         startup.mark("prepared_data")
         samples = config.train.num_steps * self.batch.global_batch_size
         self.plan = make_plan(config, self.batch.world_size, vocabulary, self.training.epochs(samples))
-        self.utilisation = Utilisation(config, vocabulary.padded_size, torch.cuda.get_device_name() if torch.cuda.is_available() else "")
+        gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else ""
+        self.device = gpu or processor()
+        self.utilisation = Utilisation(config, vocabulary.padded_size, gpu)
         self.initial_weights = (
             None if beginning.candidates else initial_weights.find(config, vocabulary, prepared.manifest["vocabulary_hash"])
         )
@@ -208,12 +211,13 @@ class Trainer:
         origin = self._take_initial_weights()
         if not self.beginning.begun:
             unigram = unigram_loss(self.prepared, self.validation, self.config) if distributed.is_main() else 0.0
-            facts = {"data_fingerprint": self.data_fingerprint, "plan": self.plan.as_dict(), **origin, **self.recorder.made_with}
-            self.recorder.record("start", 0, unigram_loss=unigram, **facts)
+            facts = {"data_fingerprint": self.data_fingerprint, "plan": self.plan.as_dict(), "device": self.device, **origin}
+            self.recorder.record("start", 0, unigram_loss=unigram, **facts, **self.recorder.made_with)
         if self.beginning.begun or self.beginning.candidates:
             before, now = self.beginning.ranks or self.batch.world_size, self.batch.world_size
             changed = [*self.beginning.changed, *([f"ranks: {before} -> {now}"] if before != now else [])]
-            self._record("resume", ranks=self.batch.world_size, changed=changed, **origin, **self.recorder.made_with)
+            about = {"ranks": self.batch.world_size, "changed": changed, "device": self.device, **origin}
+            self._record("resume", **about, **self.recorder.made_with)
             self.recorder.say(f"going on from step {self.progress.step} of the run in {self.folder.path}")
             if changed:
                 self.recorder.say(f"changed since then, without an effect on the mathematics: {'; '.join(changed)}")

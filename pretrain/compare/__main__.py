@@ -81,10 +81,10 @@ def _compare(options: argparse.Namespace) -> int:
     if options.dry_run:
         print(running.foretold(comparison))
         return DONE
-    comparison = running.begin(comparison)
-    code = running.run_all(comparison, launcher)
-    if code == DONE:
-        _write({comparison.folder: comparison.design}, comparison.folder)
+    with running.begun(comparison, launcher) as begun:
+        code = running.run_all(begun, launcher)
+        if code == DONE:
+            _write({begun.folder: begun.design}, begun.folder)
     return code
 
 

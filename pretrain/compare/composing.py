@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pretrain.compare import variants
-from pretrain.compare.design import Design, Variant, split, unequal
+from pretrain.compare.design import MAY_DIFFER, MEASURED_BY, Design, Variant, refuse_twins, split, unequal
 from pretrain.compare.search import Grid, Trial, centred
 from pretrain.config.command_settings import parted, settings_of
 from pretrain.config.compose import compose
 from pretrain.config.consistency import mathematical_settings
-from pretrain.config.schema import CompareConfig, Config
+from pretrain.config.schema import AUTO, CompareConfig, Config
 from pretrain.errors import UserError
 from pretrain.sweep.runs import Run
 
@@ -27,6 +27,8 @@ class Comparison:
     design: Design
     configs: dict[str, Config]
     """Of each variant that the command names, with the first seed and some learning rate."""
+    given: frozenset[str] = frozenset()
+    """The variants whose grids the command gives."""
 
     def run(self, trial: Trial) -> Run:
         """The run of a trial, as a sweep starts it."""
@@ -45,27 +47,42 @@ def read_command(overrides: list[str], config_dir: str | None) -> Comparison:
     """The comparison that the command line asks for. Raises UserError for a mistake, and where its runs would not be equal."""
     own, of_runs = parted(overrides, "compare")
     asked = settings_of(CompareConfig, "compare", own)
-    _refuse_what_is_compared(of_runs)
+    _refuse_what_is_compared(of_runs, asked)
     configs = {name: _configured(name, asked, of_runs, config_dir) for name in asked.optimizers}
     for name in asked.lrs:
         if name not in configs:
             raise UserError(f"compare.lrs.{name}: {name} is not among compare.optimizers, {', '.join(configs)}; add it there")
     first = configs[asked.optimizers[0]]
+    if first.train.micro_batch_size == AUTO:
+        raise UserError("train.micro_batch_size=auto may find another one for each optimizer; give a number, which all runs then have")
     seeds = asked.seeds if isinstance(asked.seeds, list) else range(first.run.seed, first.run.seed + asked.seeds)
     folder = Path(first.run.dir).expanduser() / (asked.name or f"compare-{first.run.name}")
-    return Comparison(folder, Design(_shared(configs), _variants(configs, asked), tuple(seeds)), configs)
+    found = _variants(configs, asked)
+    refuse_twins(found)
+    return Comparison(folder, Design(_shared(configs), found, tuple(seeds)), configs, frozenset(asked.lrs))
 
 
-def _refuse_what_is_compared(overrides: Iterable[str]) -> None:
+def _refuse_what_is_compared(overrides: Iterable[str], asked: CompareConfig) -> None:
     instead = {
         "optimizer": "compare.optimizers=[came,adamw]",
         "optimizer.lr": "compare.lrs.NAME=[1e-4,2e-4]",
         "run.resume": "the same command again, which goes on",
+        "run.dry_run": "--dry-run",
+        "run.export": "python -m pretrain.export, for a run that you want to keep",
+        **({"run.seed": "all of them in compare.seeds"} if isinstance(asked.seeds, list) else {}),
     }
     for override in overrides:
         key = override.lstrip("+").partition("=")[0]
         if key in instead:
             raise UserError(f"{override}: a comparison sets {key} itself; give {instead[key]}")
+    for name, settings in asked.variants.items():
+        for setting in settings:
+            key = setting.lstrip("+").partition("=")[0]
+            if key != "optimizer" and not key.startswith(MAY_DIFFER):
+                raise UserError(
+                    f"compare.variants.{name}: {setting} would make its runs unequal to the others; a variant has optimizer, optimizer.*, "
+                    "train.grad_clip and train.spike_sigma of its own, and all else is given for all"
+                )
 
 
 def _configured(name: str, asked: CompareConfig, overrides: list[str], config_dir: str | None) -> Config:
@@ -84,14 +101,16 @@ def _configured(name: str, asked: CompareConfig, overrides: list[str], config_di
 def _shared(configs: dict[str, Config]) -> dict[str, object]:
     """What all have in common. Raises UserError where a variant changes more than is its own."""
     (first, config), *others = configs.items()
-    shared, _ = split(mathematical_settings(config))
+    shared = _equal_part(config)
     for name, other in others:
-        if differences := unequal(shared, split(mathematical_settings(other))[0]):
-            raise UserError(
-                f"{first} and {name} would not be equal ({'; '.join(differences)}); a variant changes optimizer.*, train.grad_clip and "
-                "train.spike_sigma alone"
-            )
+        if differences := unequal(shared, _equal_part(other)):
+            raise UserError(f"{first} and {name} would not be equal ({'; '.join(differences)}); give what differs for all of them")
     return shared
+
+
+def _equal_part(config: Config) -> dict[str, object]:
+    measured_by = {key: getattr(config.train, key.removeprefix("train.")) for key in MEASURED_BY}
+    return split(mathematical_settings(config))[0] | measured_by
 
 
 def _variants(configs: dict[str, Config], asked: CompareConfig) -> dict[str, Variant]:

@@ -4,20 +4,23 @@ The tokens, their order, the model, its initial weights and the shape of the sch
 change them is refused, and so is a second comparison in the same folder, or in the same table, whose runs would not be equal to these.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from pretrain import durable
 from pretrain.compare.search import Grid, Trial, trial_named
 from pretrain.errors import UserError
 
 FILE = "comparison.yaml"
 
-_MAY_DIFFER = ("optimizer.", "train.grad_clip", "train.spike_sigma")
+MAY_DIFFER = ("optimizer.", "train.grad_clip", "train.spike_sigma")
 """Beginnings of the settings that are a variant's own; the table's head states those that are not the optimizer's."""
+MEASURED_BY = ("train.eval_samples", "train.eval_every_steps", "train.max_skipped_steps")
+"""Settings that change no number of a run but how it is judged: the same in all runs too."""
 _OF_ONE_RUN = ("run.seed",)
 
 
@@ -53,9 +56,9 @@ class Design:
 
 
 def split(settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Mathematical settings of a run, flat, in two: (what all runs of a comparison share, what is its variant's own)."""
-    own = {key: value for key, value in settings.items() if key.startswith(_MAY_DIFFER) and key != "optimizer.lr"}
-    shared = {key: value for key, value in settings.items() if not key.startswith(_MAY_DIFFER) and key not in _OF_ONE_RUN}
+    """Settings of a run, flat, in two: (what all runs of a comparison share, what is its variant's own)."""
+    own = {key: value for key, value in settings.items() if key.startswith(MAY_DIFFER) and key != "optimizer.lr"}
+    shared = {key: value for key, value in settings.items() if not key.startswith(MAY_DIFFER) and key not in _OF_ONE_RUN}
     return shared, own
 
 
@@ -65,8 +68,11 @@ def unequal(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
     return [f"{key}: {one.get(key, 'none')} and {other.get(key, 'none')}" for key in keys if one.get(key) != other.get(key)]
 
 
-def extended(stored: Design, asked: Design, folder: Path) -> Design:
-    """What `asked` adds to a comparison that has begun: variants, rates and seeds. Raises UserError where its runs would be unequal."""
+def extended(stored: Design, asked: Design, folder: Path, given: Collection[str] = ()) -> Design:
+    """What `asked` adds to a comparison that has begun: variants, seeds, and the rates of those variants whose grids are `given`.
+
+    Raises UserError where its runs would be unequal.
+    """
     if differences := unequal(stored.shared, asked.shared):
         raise UserError(
             f"{folder} holds a comparison of other runs ({'; '.join(differences)}), and unequal ones cannot stand in one table; "
@@ -84,9 +90,18 @@ def extended(stored: Design, asked: Design, folder: Path) -> Design:
     variants = dict(stored.variants)
     for name, variant in asked.variants.items():
         earlier = variants.get(name, variant).grid
-        rates = tuple(sorted({*earlier.rates, *variant.grid.rates}))
-        variants[name] = replace(variant, grid=Grid(rates, max(earlier.most, variant.grid.most)))
+        rates = {*earlier.rates, *variant.grid.rates} if name in given else set(earlier.rates)
+        variants[name] = replace(variant, grid=Grid(tuple(sorted(rates)), max(earlier.most, variant.grid.most)))
+    refuse_twins(variants)
     return Design(stored.shared, variants, asked.seeds)
+
+
+def refuse_twins(variants: Mapping[str, Variant]) -> None:
+    """Raises UserError where two have the same settings: the same runs twice would say nothing, and weaken every test."""
+    seen: dict[str, str] = {}
+    for name, variant in variants.items():
+        if (twin := seen.setdefault(str(sorted(variant.settings.items())), name)) != name:
+            raise UserError(f"{twin} and {name} are the same optimizer with these settings; leave one of them out")
 
 
 def merged(designs: Mapping[Path, Design]) -> Design:
@@ -102,6 +117,7 @@ def merged(designs: Mapping[Path, Design]) -> Design:
         if twice := variants.keys() & design.variants.keys():
             raise UserError(f"{min(twice)} is both in {folder} and in another folder; give each variant once")
         variants |= design.variants
+    refuse_twins(variants)
     return replace(first, variants=variants)
 
 
@@ -114,8 +130,9 @@ def save(design: Design, folder: Path) -> None:
     temporary = folder / f"{FILE}.tmp"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
+        durable.write(temporary, yaml.safe_dump(values, sort_keys=False))
         temporary.replace(folder / FILE)
+        durable.flush(folder)
     except OSError as error:
         raise UserError(f"the comparison's folder {folder} cannot be written ({error.strerror}); give another run.dir") from error
 
@@ -131,8 +148,8 @@ def load(folder: Path) -> Design:
         return Design(values["shared"], variants, tuple(values["seeds"]))
     except FileNotFoundError as error:
         raise UserError(f"{folder} holds no comparison (no {FILE}); give the folder that python -m pretrain.compare made") from error
-    except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{folder / FILE} cannot be read; put the file back, or begin anew with another compare.name") from error
+    except (OSError, yaml.YAMLError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{folder / FILE} cannot be read; delete it, and the comparison's whole command finds its runs again") from error
 
 
 def _listed(seeds: Iterable[int]) -> str:

@@ -6,15 +6,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pretrain.compare.design import Design, split, unequal
+from pretrain.compare.design import Design, unequal
 from pretrain.compare.search import Trial
 from pretrain.errors import UserError
+from pretrain.metrics import read_metrics
 from pretrain.report.comparison import PROVENANCE
 from pretrain.report.reading import read_runs
 from pretrain.report.run import DIVERGED, FINISHED, Run
 from pretrain.report.scores import LOSS
 
-_TOLD_ONCE = ("train.micro_batch_size", "zero.stage", "zero.offload", "launch.num_processes")
+_OF_TIME_AND_MEMORY = (
+    *("train.micro_batch_size", "train.compile", "train.activation_checkpointing", "optimizer.implementation"),
+    *("zero.stage", "zero.offload", "zero.extra", "launch.num_processes"),
+)
+_SAME_FOR_ALL = ("data_fingerprint", "init_from")
 
 
 @dataclass(frozen=True)
@@ -26,78 +31,72 @@ class Outcome:
 
     @property
     def loss(self) -> float | None:
-        """Final validation loss, nats per target; None: diverged, given up by the run itself or not finite."""
-        found = self.run.evals.last(LOSS.name)
-        return None if self.run.state == DIVERGED or found is None or not math.isfinite(found) else found
+        """Validation loss at the end of the schedule, nats per target; None: diverged, given up by the run itself or not finite."""
+        return self.final(LOSS.name)
 
     def final(self, metric: str) -> float | None:
-        return None if self.loss is None else self.run.evals.last(metric)
+        """The score of the evaluation after the last step; None where there is none, or it is not finite."""
+        steps, values = self.run.evals.axes["step"], self.run.evals.metrics.get(metric)
+        if self.run.state == DIVERGED or values is None or not len(steps) or steps[-1] != self.run.num_steps:
+            return None
+        return float(values[-1]) if math.isfinite(values[-1]) else None
 
 
-@dataclass(frozen=True)
-class Outcomes:
-    """Those of one comparison, all of equal runs."""
-
-    ended: dict[Trial, Outcome]
-    going_on: tuple[Trial, ...]
-    """Runs that have begun and not ended."""
-
-    @property
-    def losses(self) -> dict[Trial, float | None]:
-        return {trial: outcome.loss for trial, outcome in self.ended.items()}
-
-
-def read_outcomes(designs: Mapping[Path, Design]) -> Outcomes:
-    """Of the runs in each folder that belong to its design. Raises UserError where one is not equal to the others."""
+def read_outcomes(designs: Mapping[Path, Design]) -> dict[Trial, Outcome]:
+    """Of those runs in each folder that belong to its design and have ended. Raises UserError where one is not equal to the others."""
     ended: dict[Trial, Outcome] = {}
-    going_on: list[Trial] = []
-    fingerprints: dict[str, Path] = {}
+    seen: dict[str, dict[Any, Path]] = {name: {} for name in _SAME_FOR_ALL}
     for folder, design in designs.items():
         for trial in design.trials_so_far(folder):
             path = folder / trial.name
-            if not (path / "metrics.jsonl").exists():
-                continue
+            if not read_metrics(path / "metrics.jsonl"):
+                continue  # killed before its first line was whole: it begins anew
             (run,) = read_runs([path])
-            _refuse_unequal(trial, run, design, path)
-            if (fingerprint := run.made_with.get("data_fingerprint")) and fingerprint not in fingerprints:
-                fingerprints[fingerprint] = path
-                if len(fingerprints) > 1:
-                    one, other = fingerprints.values()
-                    raise UserError(f"{one} and {other} were trained on different data; give the comparison of each a name of its own")
+            _refuse_another_run(trial, run, design, path)
+            for name, places in seen.items():
+                places.setdefault(run.made_with.get(name), path)
+                if len(places) > 1:
+                    one, other = places.values()
+                    what = "trained on different data" if name == "data_fingerprint" else "begun with different weights"
+                    raise UserError(f"{one} and {other} were {what}; give the comparison of each a name of its own")
             if run.state in (FINISHED, DIVERGED):
+                _refuse_other_tokens(run, design, path)
                 ended[trial] = Outcome(trial, run)
-            else:
-                going_on.append(trial)
-    _refuse_unequal_tokens(ended.values())
-    return Outcomes(ended, tuple(going_on))
+    return ended
 
 
-def _refuse_unequal(trial: Trial, run: Run, design: Design, path: Path) -> None:
+def losses_of(outcomes: Mapping[Trial, Outcome]) -> dict[Trial, float | None]:
+    return {trial: outcome.loss for trial, outcome in outcomes.items()}
+
+
+def _refuse_another_run(trial: Trial, run: Run, design: Design, path: Path) -> None:
     """Where a run's own configuration is not the one that its name and the design promise."""
-    shared, own = split(run.settings)
+    if not run.settings:
+        raise UserError(f"{path / 'config.yaml'} cannot be read; put the file back, or move the folder elsewhere")
     wanted = {**design.shared, **design.variants[trial.variant].settings, "optimizer.lr": trial.lr, "run.seed": trial.seed}
-    there = {key: ({**shared, **own} | run.settings).get(key) for key in wanted}
-    if differences := unequal(there, wanted):
+    if differences := unequal({key: run.settings.get(key) for key in wanted}, wanted):
         raise UserError(f"{path} is not the run that its comparison needs ({'; '.join(differences)}); move it elsewhere")
 
 
-def _refuse_unequal_tokens(outcomes: Iterable[Outcome]) -> None:
-    finished = [outcome for outcome in outcomes if outcome.run.state == FINISHED and len(outcome.run.evals)]
-    seen = {int(outcome.run.evals.axes["tokens"][-1]): outcome.trial.name for outcome in finished}
-    if len(seen) > 1:
-        told = " and ".join(f"{name} {tokens:,}" for tokens, name in list(seen.items())[:2])
-        raise UserError(f"the runs saw different numbers of tokens ({told}); runs of one comparison see the same")
+def _refuse_other_tokens(run: Run, design: Design, path: Path) -> None:
+    """A finished run has seen the tokens of all its steps, and those of the batches that it skipped."""
+    if run.state != FINISHED or not len(run.evals):
+        return
+    per_step = design.shared["train.global_batch_size"] * design.shared["data.max_seq_length"]
+    wanted = (design.shared["train.num_steps"] + run.skipped_steps) * per_step
+    if (seen := int(run.evals.axes["tokens"][-1])) != wanted:
+        raise UserError(f"{path} has seen {seen:,} tokens, where its comparison needs {wanted:,}; move it elsewhere, and it is run anew")
 
 
-def told_of_the_machines(outcomes: Iterable[Outcome]) -> dict[str, list[Any]]:
-    """What differs between the runs although it changes no number but for rounding and time: name -> its values."""
-    values: dict[str, list[Any]] = {}
+def told_of_the_machines(outcomes: Iterable[Outcome]) -> dict[str, dict[str, list[str]]]:
+    """What differs between the runs without being a setting of the mathematics: name -> value -> the variants that have such runs."""
+    found: dict[str, dict[str, list[str]]] = {}
     for outcome in outcomes:
-        known = {name: outcome.run.settings.get(name) for name in _TOLD_ONCE} | {
-            name: value for name, value in outcome.run.made_with.items() if name.startswith(PROVENANCE) or name == "ranks"
-        }
-        for name, value in known.items():
-            found = values.setdefault(name, [])
-            if value not in found:
-                found.append(value)
-    return {name: found for name, found in values.items() if len(found) > 1}
+        lives = outcome.run.lives or (outcome.run.made_with,)
+        known = [(name, outcome.run.settings[name]) for name in _OF_TIME_AND_MEMORY if name in outcome.run.settings]
+        known += [(name, value) for life in lives for name, value in life.items() if name.startswith(PROVENANCE) or name == "ranks"]
+        for name, value in known:
+            variants = found.setdefault(name, {}).setdefault(str(value), [])
+            if outcome.trial.variant not in variants:
+                variants.append(outcome.trial.variant)
+    return {name: values for name, values in found.items() if len(values) > 1}

@@ -24,7 +24,7 @@ def render(summary: Summary) -> str:
         "plot": as_svg(summary),
         "rates": _table(first, rates, [True, True], [""] * len(rates)),
         "notes": _listed(summary.notes),
-        "folder": html.escape(f"RUNS/{summary.title}"),
+        "folder": html.escape(" ".join(map(str, summary.folders))),
     }
     template = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
     return re.sub(r"\{\{(\w+)\}\}", lambda place: filled[place[1]], template)
@@ -37,7 +37,8 @@ def _table(titles: list[str], rows: list[list[str]], left: list[bool], classes: 
 
 
 def _cell(text: str, is_left: bool) -> str:
-    marked = f'<span class="{text}">{text}</span>' if text in _WORDS else html.escape(text)
+    word = text.partition(" ")[0]
+    marked = f'<span class="{word}">{html.escape(text)}</span>' if word in _WORDS else html.escape(text)
     return f"<td{_side(is_left)}>{marked}</td>"
 
 

@@ -44,7 +44,7 @@ class Grid:
     rates: tuple[float, ...]
     """The first, ascending."""
     most: int
-    """How many they may become."""
+    """How many there may be where it grows."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,14 @@ class Found:
     def is_settled(self) -> bool:
         return not self.wanted and self.best is not None
 
+    @property
+    def gap(self) -> float:
+        """The factor between the best rate and the farther one of its neighbours."""
+        rates = list(self.scores)
+        place = rates.index(self.best) if self.best is not None else 0
+        beside = rates[max(0, place - 1) : place + 2]
+        return max((max(rate / self.best, self.best / rate) for rate in beside), default=1.0) if self.best else 1.0
+
 
 def centred(middle: float, number: int) -> tuple[float, ...]:
     """`number` rates a factor of 2 apart around `middle`; of an even number one more lies above it."""
@@ -71,8 +79,11 @@ def centred(middle: float, number: int) -> tuple[float, ...]:
 
 
 def search(grid: Grid, scores: Mapping[float, float | None]) -> Found:
-    """`scores`: rate -> final validation loss of the first seed, None where it diverged; a rate whose run is still to come is not there."""
-    rates = sorted(grid.rates)
+    """`scores`: rate -> final validation loss of the first seed, None where it diverged; a rate whose run is still to come is not there.
+
+    Every rate that has a score counts, whether this grid or an earlier one asked for it.
+    """
+    rates = sorted({*grid.rates, *scores})
     while True:
         known = {rate: scores[rate] for rate in rates if rate in scores}
         best = min((rate for rate, score in known.items() if score is not None), key=lambda rate: (known[rate], rate), default=None)

@@ -35,21 +35,20 @@ def as_csv(summary: Summary) -> str:
     """One row per variant, plain values: nats, bytes, seconds, full precision; a list's values are parted by spaces."""
     output = io.StringIO()
     writer = csv.writer(output, lineterminator="\n")
-    writer.writerow(_PLAIN)
+    writer.writerow(["baseline", *_PLAIN])
     for row in summary.rows:
-        writer.writerow(["" if value is None else value for value in (find(row) for find in _PLAIN.values())])
+        writer.writerow([summary.baseline, *("" if value is None else value for value in (find(row) for find in _PLAIN.values()))])
     return output.getvalue().rstrip("\n")
 
 
 def main_cells(summary: Summary) -> tuple[list[str], list[list[str]], list[bool]]:
     """(titles, a row of cells per variant, which columns stand to the left); without the columns that nobody has a value for."""
-    baseline = summary.baseline.variant if summary.baseline else "the baseline"
     titles: dict[str, Cell] = {
         "optimizer": lambda row: row.variant,
-        "best lr": lambda row: "-" if row.found.best is None else f"{row.found.best:g}" + (" (edge)" if row.found.at_edge else ""),
-        "validation loss": lambda row: spread(row.losses, "{:.4f}"),
+        "best lr": _best_rate,
+        "validation loss": lambda row: spread(row.losses, "{:.4f}") + _of_all(len(row.losses), row),
         _SCORES[summary.score][0]: lambda row: _SCORES[summary.score][1](row.finals(summary.score)),
-        f"against {baseline}": _against,
+        f"against {summary.baseline}": _against,
         "p": lambda row: "-" if row.p is None else f"{row.p:.2g}",
         "verdict": lambda row: row.word,
         "steps": _steps,
@@ -98,24 +97,41 @@ def _against(row: Row) -> str:
     return text if row.against.low is None else f"{text} [{row.against.low:+.4f}, {row.against.high:+.4f}]"
 
 
+def _best_rate(row: Row) -> str:
+    if row.found.best is None:
+        return "-"
+    return f"{row.found.best:g}" + (" (so far)" if row.found.wanted else " (edge)" if row.found.at_edge else "")
+
+
+def _of_all(number: int, row: Row) -> str:
+    return f" ({number} of {row.seeds} seeds)" if 0 < number < row.seeds else ""
+
+
 def _steps(row: Row) -> str:
+    if row.target is None or not row.losses:
+        return "-"
     reached = row.steps_to_target
-    if not reached:
-        return "never" if row.losses else "-"
-    some = f" ({len(reached)} of {len(row.losses)} seeds)" if len(reached) < len(row.losses) else ""
-    return f"{np.mean(reached):,.0f}{some}"
+    if len(reached) < row.seeds:
+        return f"{len(reached)} of {row.seeds} seeds" if reached else "never"
+    return f"{np.mean(reached):,.0f}"
 
 
 def _tokens(row: Row) -> str:
     return f"{tokens / 1e6:,.2f} M" if (tokens := tokens_to_target(row)) is not None else "-"
 
 
+def steps_to_target(row: Row) -> float | None:
+    """Mean over the seeds; None unless all of them reached it."""
+    reached = row.steps_to_target
+    return float(np.mean(reached)) if reached and len(reached) == row.seeds else None
+
+
 def tokens_to_target(row: Row) -> float | None:
-    """Mean over the seeds that reached it."""
-    if not (reached := row.steps_to_target):
+    """Likewise."""
+    if (steps := steps_to_target(row)) is None:
         return None
     axes = row.outcomes[0].run.evals.axes
-    return float(np.mean(reached) * axes["tokens"][-1] / axes["step"][-1])
+    return steps * float(axes["tokens"][-1] / axes["step"][-1])
 
 
 def _bytes(value: float | None) -> str:
@@ -135,6 +151,7 @@ _PLAIN: dict[str, Callable[[Row], Any]] = {
     "best_lr": lambda row: row.found.best,
     "at_edge": lambda row: row.found.at_edge,
     "seeds": lambda row: len(row.losses),
+    "diverged_seeds": lambda row: row.diverged_seeds,
     "loss_mean": lambda row: _mean(row.losses),
     "loss_std": lambda row: _deviation(row.losses),
     "mlm_accuracy_mean": lambda row: _mean(row.finals(ACCURACY.name)),
@@ -147,7 +164,9 @@ _PLAIN: dict[str, Callable[[Row], Any]] = {
     "p_unadjusted": lambda row: row.against.p if row.against else None,
     "p": lambda row: row.p,
     "verdict": lambda row: row.word,
-    "steps_to_target": lambda row: _mean([float(step) for step in row.steps_to_target]),
+    "target_loss": lambda row: row.target,
+    "seeds_at_target": lambda row: len(row.steps_to_target),
+    "steps_to_target": steps_to_target,
     "tokens_to_target": tokens_to_target,
     "step_seconds": lambda row: row.median("step_seconds"),
     "state_bytes": lambda row: row.largest("memory_optimizer_bytes"),

@@ -32,7 +32,9 @@ def settings_of(cls: type[T], prefix: str, overrides: Iterable[str]) -> T:
         if name.partition(".")[0] not in cls.__dataclass_fields__:
             raise UserError(f"there is no setting '{prefix}.{name}'; {prefix} has {known}")
         try:
-            config = OmegaConf.merge(config, OmegaConf.from_dotlist([override.lstrip("+").removeprefix(f"{prefix}.")]))
+            value = OmegaConf.from_dotlist([f"value={override.partition('=')[2]}"])["value"]
+            field, _, inner = name.partition(".")
+            config = OmegaConf.merge(config, {field: {inner: value} if inner else value})
         except (OmegaConfBaseException, yaml.YAMLError, ValueError, TypeError) as error:
             wrong = "has the wrong type" if isinstance(error, ValidationError) else "cannot be read"
             raise UserError(f"{override} {wrong} ({_first_line(error)}); {prefix} has {known}") from error

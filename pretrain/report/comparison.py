@@ -12,9 +12,9 @@ _BOOKKEEPING = {"run.name", "run.dir", "run.resume", "run.dry_run", "run.export"
 _BOOKKEEPING_PARTS = ("tracker.", "checkpoint.", "launch.")
 _WHERE_THE_TEXT_LIES = {"data.paths", "data.valid_paths", "data.path"}
 """The fingerprint of the prepared data says whether it is the same text."""
-PROVENANCE = ("versions.", "git.", "data_fingerprint")
+PROVENANCE = ("versions.", "git.", "device", "data_fingerprint", "init_from")
 """Beginnings of the names of what a run was made with; `ranks` is a setting like the others."""
-_DOES_NOT_PART_SEEDS = ("versions.", "git.")
+_DOES_NOT_PART_SEEDS = ("versions.", "git.", "device")
 _NAMED_BY_VALUE = ("optimizer.name", "model.name")
 
 

@@ -58,6 +58,8 @@ class Run:
     wall_seconds: float
     skipped_steps: int
     unigram_loss: float | None
+    lives: tuple[dict[str, Any], ...] = ()
+    """`made_with` of each of its processes, oldest first: a run that went on may have done so on another machine, or with other code."""
 
     @property
     def objective(self) -> str:
@@ -88,6 +90,7 @@ def run_of(name: str, lines: list[Line], config: dict[str, Any], state: str) -> 
         wall_seconds=float(newest.get("wall_seconds", 0.0)),
         skipped_steps=int(newest.get("skipped_steps", 0)),
         unigram_loss=start.get("unigram_loss"),
+        lives=tuple(_made_with(line, line.get("ranks", plan.get("ranks"))) for line in lines if line["kind"] in ("start", "resume")),
     )
 
 
@@ -127,11 +130,20 @@ def _known(values: np.ndarray | None, reduce: Any) -> float | None:
     return float(reduce(values)) if values.size else None
 
 
+def _hash_of(origin: dict[str, Any] | None) -> str | None:
+    """Of the weights that a run began with, where they came from elsewhere."""
+    if not origin:
+        return None
+    return str(origin.get("manifest_sha256") or origin.get("sha256") or origin.get("revision"))
+
+
 def _made_with(line: Line, ranks: int | None) -> dict[str, Any]:
     git = line.get("git") or {}
     about = {
         "ranks": ranks,
+        "device": line.get("device"),
         "data_fingerprint": line.get("data_fingerprint"),
+        "init_from": _hash_of(line.get("init_from")),
         "git.commit": git.get("commit"),
         "git.dirty": git.get("dirty"),
     }

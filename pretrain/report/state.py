@@ -21,10 +21,10 @@ def state_of(lines: list[Line], written: Path, lock: Path | None = None, closed:
         return STOPPED
     if closed:
         return KILLED
-    return RUNNING if (lock is not None and _is_held(lock)) or _is_fresh(written, lines) else KILLED
+    return RUNNING if (lock is not None and is_held(lock)) or _is_fresh(written, lines) else KILLED
 
 
-def _is_held(lock: Path) -> bool:
+def is_held(lock: Path) -> bool:
     """Whether another process has it; asks for a shared lock, which is given back at once."""
     try:
         import fcntl
