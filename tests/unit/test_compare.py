@@ -120,12 +120,12 @@ def test_a_variant_that_diverges_everywhere_has_no_score(tmp_path: Path, monkeyp
 
 
 def test_without_a_difference_the_test_cries_wolf_as_often_as_it_says():
-    """Of 2,000 comparisons of two equal settings, about 5 in 100 have p below 0.05."""
+    """Of 600 comparisons of two equal settings, about 5 in 100 have p below 0.05: 3 standard deviations of the count to either side."""
     from pretrain.report.significance import difference
 
     rng = np.random.default_rng(0)
-    found = [difference(list(rng.normal(size=4)), list(rng.normal(size=4))).p < 0.05 for _ in range(2000)]
-    assert 0.03 < np.mean(found) < 0.065
+    found = [difference(list(rng.normal(size=4)), list(rng.normal(size=4))).p < 0.05 for _ in range(600)]
+    assert 0.023 < np.mean(found) < 0.077
 
 
 # How it is shown --------------------------------------------------------------------------------------------------------------
@@ -190,7 +190,7 @@ def test_the_command_writes_all_of_it_and_the_table_can_be_asked_for_again(
 
 
 def test_a_comparison_killed_in_the_middle_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, made):
-    command = [f"run.dir={tmp_path}", *SETTINGS, *THREE]
+    asked = read_command([f"run.dir={tmp_path}", *SETTINGS, *THREE], None)
     done: list[str] = []
 
     def start_all(runs: list, launcher: None) -> dict:
@@ -207,7 +207,7 @@ def test_a_comparison_killed_in_the_middle_goes_on_where_it_was(tmp_path: Path, 
     monkeypatch.setattr(running, "start_all", start_all)
     codes = []
     while DONE not in codes:
-        with running.begun(read_command(command, None), None) as comparison:
+        with running.begun(asked, None) as comparison:
             codes.append(running.run_all(comparison, None))
     assert codes == [STOPPED_ON_REQUEST] * 3 + [DONE]
     assert as_csv(summarise({comparison.folder: comparison.design})) == as_csv(summarise({made.folder: made.design}))
