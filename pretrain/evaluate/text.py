@@ -1,4 +1,5 @@
-"""Which text a model is evaluated on: all of what the settings name or, without any, the validation text of the model's own run."""
+"""Which text a model is evaluated on: all of what the settings name (of a prepared folder its validation split) or, without any, the
+validation text of the model's own run."""
 
 from collections.abc import Iterator, Sequence
 
