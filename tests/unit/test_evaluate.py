@@ -249,3 +249,4 @@ def test_help_imports_nothing_heavy() -> None:
     code = "import sys; from pretrain.evaluate.__main__ import main\ntry: main(['--help'])\nexcept SystemExit: print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not {"torch", "transformers", "omegaconf", "numpy"} & set(done.stdout.splitlines()[-1].split())
+    assert "of a prepared folder (data=prepared) its validation split alone" in done.stdout and "as in training" not in done.stdout
