@@ -102,11 +102,15 @@ def _load_exported(folder: Path) -> Loaded:
         causal = any(name.endswith(("LMHeadModel", "ForCausalLM")) for name in config.architectures or ())
         with_pairs = "BertForPreTraining" in (config.architectures or ())
         loader: Any = AutoModelForCausalLM if causal else AutoModelForPreTraining if with_pairs else AutoModelForMaskedLM
-        model, report = loader.from_pretrained(folder, local_files_only=True, output_loading_info=True, dtype="float32")
+        model, report = loader.from_pretrained(
+            folder, local_files_only=True, use_safetensors=True, output_loading_info=True, dtype="float32"
+        )
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         reason = str(error).strip().partition("\n")[0]
-        raise UserError(f"{folder} holds no whole model in Hugging Face format ({reason}); give another folder") from error
+        raise UserError(
+            f"{folder} holds no whole model in Hugging Face format with its weights in safetensors ({reason}); give another folder"
+        ) from error
     if report["missing_keys"]:
         missing = min(report["missing_keys"])
         raise UserError(f"the model in {folder} has no weights for {missing}; give one with its language-model head")

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 _DESCRIPTION = """\
 Measure how well a model predicts a text: the perplexity of a GPT-2 per token, word and byte; loss and accuracy of a BERT at masked
-tokens. All of the text that is given is taken; without any, a run is measured on its own validation text.
+tokens. All of the text that is given is taken, but of a prepared folder (data=prepared) its validation split alone; without any text, a
+run is measured on its own validation text.
 
 examples:
   python -m pretrain.evaluate runs/gpt2_small 'data.paths=[wikitext.txt]' --stride 512
@@ -80,12 +81,14 @@ def _parser() -> Parser:
         "--stride",
         type=_positive,
         metavar="N",
-        help="tokens scored at a time, each with at least max-length - N before it (max-length / 2)",
+        help="tokens scored at a time after a text's first window, which is scored whole; each then has at least max-length - N tokens "
+        "before it (max-length / 2)",
     )
     causal.add_argument(
         "--concatenate",
         action="store_true",
-        help="one stream of all documents, <|endoftext|> between them, as in training; else each document for itself",
+        help="one stream of all documents, <|endoftext|> between them; else each document for itself. A run reads such a stream too, but "
+        "scores <|endoftext|> as well, and the first token of a block with one token before it: its loss is another figure",
     )
     return parser
 

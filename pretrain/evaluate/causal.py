@@ -37,6 +37,8 @@ def evaluate(
         assert subject.run is not None, "checked before"
         about, texts = "the run's own validation text", own_validation(subject.run, subject.loaded)[1]
     nats, tokens = score(subject.loaded, texts, length, stride, concatenate)
+    if not tokens:
+        raise UserError(f"there is no token to score in {about}; give a text that holds some")
     words, num_bytes = sum(len(text.split()) for text in texts), sum(len(text.encode()) for text in texts)
     joined = "one stream of documents" if concatenate else "each document for itself"
     figures = perplexities(nats, tokens, words, num_bytes)
@@ -66,19 +68,20 @@ def evaluate(
     )
 
 
-def perplexities(nats: float, tokens: int, words: int, num_bytes: int) -> dict[str, float]:
+def perplexities(nats: float, tokens: int, words: int, num_bytes: int) -> dict[str, float | None]:
     """From the text's negative log-probability: loss per token and perplexities, exp(nats / count), under the names of lm-eval and of a
-    run's metrics. Words are what white space separates in the text as it was read, bytes those of UTF-8."""
+    run's metrics. Words are what white space separates in the text as it was read, bytes those of UTF-8. Of what there is none in the
+    text (no word in one of line breaks) the figures are None."""
 
-    def per(count: int) -> float:
-        return math.exp(min(nats / count, 700.0))
+    def per(count: int) -> float | None:
+        return math.exp(min(nats / count, 700.0)) if count else None
 
     return {
-        "loss": nats / tokens,
+        "loss": nats / tokens if tokens else None,
         "perplexity": per(tokens),
         "word_perplexity": per(words),
         "byte_perplexity": per(num_bytes),
-        "bits_per_byte": nats / num_bytes / math.log(2),
+        "bits_per_byte": nats / num_bytes / math.log(2) if num_bytes else None,
     }
 
 

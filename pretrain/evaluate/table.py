@@ -20,6 +20,8 @@ class Result:
         return "\n".join(f"{name:>10}  {text}" for name, text in self.lines.items())
 
 
-def as_value(value: float) -> str:
-    """A figure, to four places or, where it is large, to six digits."""
+def as_value(value: float | None) -> str:
+    """A figure, to four places or, where it is large, to six digits; `-` where there is none."""
+    if value is None:
+        return "-"
     return f"{value:.4f}" if value < 100 else f"{value:.6g}"

@@ -1,4 +1,5 @@
-"""Which text a model is evaluated on: all of what the settings name or, without any, the validation text of the model's own run."""
+"""Which text a model is evaluated on: all of what the settings name (of a prepared folder its validation split) or, without any, the
+validation text of the model's own run."""
 
 from collections.abc import Iterator, Sequence
 
@@ -25,7 +26,7 @@ def check_overrides(overrides: Sequence[str], of_run: bool) -> None:
     for override in overrides:
         key = _key(override)
         if key in _WITHOUT_EFFECT:
-            raise UserError(f"{key} has no effect here: all of the text that is given is evaluated; leave it out")
+            raise UserError(f"{key} has no effect here: nothing of the text is set apart or left out; leave the setting out")
         if key not in ("data", "objective") and not key.startswith(("data.", "objective.")):
             raise UserError(f"{key} has no effect on an evaluation; give settings of data and, for a BERT, of objective")
     if names_text(overrides):

@@ -47,7 +47,7 @@ def finetune(given: str, config: FinetuningConfig) -> int:
             print(f"seed {seed}  is done already")
         else:
             _run_seed(seed, config, start, problem, results, device)
-    print(f"\n{table.of_seeds(results.content)}\n\n{table.REMARK}\nwrote {results.folder}")
+    print("\n".join([f"\n{table.of_seeds(results.content)}\n", *table.remarks([results.content]), f"wrote {results.folder}"]))
     return DIVERGED if any("diverged" in results.content["seeds"][str(seed)] for seed in settings.seeds) else DONE
 
 

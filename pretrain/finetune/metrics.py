@@ -32,20 +32,26 @@ def matthews(labels: ArrayLike, predictions: ArrayLike) -> float:
 
 
 def pearson(labels: ArrayLike, predictions: ArrayLike) -> float:
-    """Correlation of two rows of numbers; NaN where one of them is constant."""
+    """Correlation of two rows of numbers; NaN where the labels are constant. Where the predictions are it is 0, although it is not
+    defined: a model that has collapsed is worth nothing, as with `matthews`, and is not left out of a mean."""
     first, second = (np.asarray(values, dtype=np.float64) for values in (labels, predictions))
-    if np.ptp(first) == 0 or np.ptp(second) == 0:
+    if np.ptp(first) == 0:
         return float("nan")
+    if np.ptp(second) == 0:
+        return 0.0
     first, second = first - first.mean(), second - second.mean()
     return float(np.clip((first / np.linalg.norm(first)) @ (second / np.linalg.norm(second)), -1, 1))
 
 
 def spearman(labels: ArrayLike, predictions: ArrayLike) -> float:
-    """Correlation of the ranks, where those that tie share their mean rank."""
+    """Correlation of the ranks, where those that tie share their mean rank; constant rows as with `pearson`."""
     return pearson(_ranks(labels), _ranks(predictions))
 
 
 def _ranks(values: ArrayLike) -> np.ndarray:
+    """From 1; all NaN where a value is."""
+    if np.isnan(values).any():
+        return np.full(np.shape(values), np.nan)
     _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
     ends = np.cumsum(counts)
     return (ends - (counts - 1) / 2)[place]

@@ -1,4 +1,7 @@
-"""The tasks of GLUE (Wang et al., 2019): where their files hold what, their labels and their metrics. SQuAD is in `squad.py`."""
+"""The tasks of GLUE (Wang et al., 2019): where their files hold what, their labels and their metrics.
+
+SQuAD is in `squad_data.py` and `question_answering.py`.
+"""
 
 from dataclasses import dataclass
 

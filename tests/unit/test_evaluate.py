@@ -146,6 +146,23 @@ def test_figures_are_per_token_word_and_byte(evaluated) -> None:
     assert perplexities(1e6, 10, 1, 1000)["word_perplexity"] == math.exp(700)  # a text without a space
 
 
+def test_of_no_word_there_is_no_perplexity(
+    evaluated, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pretrain.evaluate.causal.documents", lambda config, loaded: ["\n\n \n"])
+    found = evaluated("gpt2", "data.paths=[text.jsonl]")
+    assert found["words"] == 0 and found["word_perplexity"] is None and found["perplexity"] > 1 and found["bits_per_byte"] > 0
+    assert main(["gpt2", "data.paths=[text.jsonl]", "data.cache_dir=cache"]) == 0
+    assert " per token, - per word, " in capsys.readouterr().out
+    assert perplexities(1.0, 2, 1, 0)["byte_perplexity"] is perplexities(1.0, 2, 1, 0)["bits_per_byte"] is None
+
+
+@pytest.mark.parametrize("option", [[], ["--concatenate"]])
+def test_a_text_without_a_token_is_refused(refused, monkeypatch: pytest.MonkeyPatch, option: list[str]) -> None:
+    monkeypatch.setattr("pretrain.evaluate.causal.documents", lambda config, loaded: ["", ""])
+    assert "there is no token to score in data.paths=[text.jsonl]; give" in refused(" ".join(["gpt2", "data.paths=[text.jsonl]", *option]))
+
+
 def test_run_checkpoint_export_and_hub_are_one_model(evaluated, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.snapshot_download", lambda name, allow_patterns: str(folder / "gpt2"))
     names = ("runs/gpt2", "runs/gpt2/checkpoints/step_00000004", "gpt2", "somebody/gpt2")
@@ -232,3 +249,4 @@ def test_help_imports_nothing_heavy() -> None:
     code = "import sys; from pretrain.evaluate.__main__ import main\ntry: main(['--help'])\nexcept SystemExit: print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not {"torch", "transformers", "omegaconf", "numpy"} & set(done.stdout.splitlines()[-1].split())
+    assert "of a prepared folder (data=prepared) its validation split alone" in done.stdout and "as in training" not in done.stdout

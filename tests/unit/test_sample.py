@@ -1,6 +1,7 @@
 """What `python -m pretrain.sample` says, on tiny models whose answers are known."""
 
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from pretrain.config.compose import compose
 from pretrain.data.tokenizer import build_tokenizer, load_tokenizer, save_tokenizer
@@ -225,6 +227,13 @@ def test_folders_that_hold_no_model_are_refused(tmp_path: Path, gpt2: Path, refu
     (tmp_path / "config.json").write_text("{")
     assert "holds no whole model in Hugging Face format" in refused(tmp_path, "x")
     assert "--top is for a model that fills in masks" in refused(gpt2, "x", "--top", 3)
+
+
+def test_pickled_weights_are_not_read(tmp_path: Path, gpt2: Path, refused) -> None:
+    folder = Path(shutil.copytree(gpt2, tmp_path / "pickled"))
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    assert "holds no whole model in Hugging Face format with its weights in safetensors" in refused(folder, "x")
 
 
 @pytest.mark.parametrize(

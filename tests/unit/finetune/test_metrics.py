@@ -24,7 +24,6 @@ SCORES = [
     (np.arange(9.0), -np.arange(9.0)),
     (1e6 + RANDOM.normal(size=50), 1e-6 * RANDOM.normal(size=50)),
     (np.full(7, 2.5), RANDOM.normal(size=7)),
-    (RANDOM.normal(size=7), np.full(7, 0.1)),
 ]
 
 
@@ -53,6 +52,14 @@ def test_correlations_are_scipy_s_undefined_ones_too(labels: np.ndarray, predict
         for ours, theirs in ((metrics.pearson, stats.pearsonr), (metrics.spearman, stats.spearmanr)):
             found, wanted = ours(labels, predictions), theirs(labels, predictions).statistic
             assert found == pytest.approx(wanted, abs=1e-9, nan_ok=True)
+
+
+@pytest.mark.parametrize("metric", [metrics.pearson, metrics.spearman, metrics.matthews])
+def test_a_constant_prediction_is_worth_nothing_and_one_that_is_no_number_is_none(metric) -> None:
+    labels = np.array([0.0, 1.0, 1.0, 0.0])
+    assert metric(labels, np.full(4, 1.0)) == metric(labels, np.full(4, 0.1, dtype=np.float32)) == 0.0
+    for number in (0.1, np.nan) if metric is not metrics.matthews else ():
+        assert np.isnan(metric(labels, [number, 0.2, 0.3, np.nan]))
 
 
 ANSWERS = [
