@@ -95,6 +95,7 @@ def device_of(name: str, option: str = "--device ") -> "torch.device":
 
 
 def _load_exported(folder: Path) -> Loaded:
+    from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForPreTraining, AutoTokenizer
 
     try:
@@ -106,7 +107,7 @@ def _load_exported(folder: Path) -> Loaded:
             folder, local_files_only=True, use_safetensors=True, output_loading_info=True, dtype="float32"
         )
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise UserError(
             f"{folder} holds no whole model in Hugging Face format with its weights in safetensors ({reason}); give another folder"
