@@ -68,17 +68,15 @@ def _refuse_what_is_compared(overrides: Iterable[str], asked: CompareConfig) -> 
         "optimizer.lr": "compare.lrs.NAME=[1e-4,2e-4]",
         "run.resume": "the same command again, which goes on",
         "run.dry_run": "--dry-run",
-        "run.export": "python -m pretrain.export, for a run that you want to keep",
         **({"run.seed": "all of them in compare.seeds"} if isinstance(asked.seeds, list) else {}),
     }
     for override in overrides:
-        key = override.lstrip("+").partition("=")[0]
+        key = _key(override)
         if key in instead:
             raise UserError(f"{override}: a comparison sets {key} itself; give {instead[key]}")
     for name, settings in asked.variants.items():
         for setting in settings:
-            key = setting.lstrip("+").partition("=")[0]
-            if key != "optimizer" and not key.startswith(MAY_DIFFER):
+            if (key := _key(setting)) != "optimizer" and not key.startswith(MAY_DIFFER):
                 raise UserError(
                     f"compare.variants.{name}: {setting} would make its runs unequal to the others; a variant has optimizer, optimizer.*, "
                     "train.grad_clip and train.spike_sigma of its own, and all else is given for all"
@@ -95,7 +93,8 @@ def _configured(name: str, asked: CompareConfig, overrides: list[str], config_di
     often = max(1, train.num_steps // _EVALUATIONS)
     if not 0 < train.eval_every_steps <= often:
         train = dataclasses.replace(train, eval_every_steps=often)
-    return dataclasses.replace(config, train=train, run=dataclasses.replace(config.run, export=False))
+    export = config.run.export and "run.export" in map(_key, overrides)
+    return dataclasses.replace(config, train=train, run=dataclasses.replace(config.run, export=export))
 
 
 def _shared(configs: dict[str, Config]) -> dict[str, object]:
@@ -120,3 +119,7 @@ def _variants(configs: dict[str, Config], asked: CompareConfig) -> dict[str, Var
         grid = Grid(tuple(sorted(map(float, rates))), max(asked.most_rates, len(rates)))
         found[name] = Variant(name, split(mathematical_settings(config))[1], grid)
     return found
+
+
+def _key(override: str) -> str:
+    return override.lstrip("+").partition("=")[0]

@@ -183,7 +183,7 @@ def _head(design: Design, outcomes: Mapping[Trial, Outcome], rows: list[Row]) ->
         lines += _unequal(key, _by_value({name: shown(variant.settings.get(key)) for name, variant in design.variants.items()}))
     lines += _unequal("the number of rates tried", _by_value({row.variant: str(len(row.found.scores)) for row in rows if row.found.scores}))
     for outcome in outcomes.values():
-        if outcome.run.skipped_steps:
+        if outcome.run.skipped_steps and outcome.loss is not None:
             lines.append(
                 f"NOT equal: {outcome.trial.name} skipped {outcome.run.skipped_steps} batches, and trained on the next ones instead"
             )

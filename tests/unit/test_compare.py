@@ -286,7 +286,6 @@ def test_the_grid_is_centred_on_the_papers_advice_for_the_batch():
         ("compare.seeds=[0,99999999999999999999]", "compare.seeds=[0, 99999999999999999999] is not valid"),
         ("compare.seeds=[0,1] run.seed=3", "run.seed=3: a comparison sets run.seed itself; give all of them in compare.seeds"),
         ("run.dry_run=true", "run.dry_run=true: a comparison sets run.dry_run itself; give --dry-run"),
-        ("run.export=true", "run.export=true: a comparison sets run.export itself"),
         ("train.micro_batch_size=auto", "train.micro_batch_size=auto may find another one for each optimizer"),
         ("compare.optimizers=[adamw,adamw_beta2_0.999]", "adamw and adamw_beta2_0.999 are the same optimizer with these settings"),
         ("compare.variants.x=[optimizer=came,optimizer.gamma=1] compare.optimizers=[x]", "in x: there is no setting 'optimizer.gamma'"),
