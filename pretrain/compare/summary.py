@@ -13,9 +13,10 @@ from pretrain.compare.search import FACTOR, Found, Trial, scores_of, search
 from pretrain.config.registry import SCHEMAS
 from pretrain.report.comparison import PROVENANCE, shown
 from pretrain.report.scores import ACCURACY, LOSS, PERPLEXITY, first_reach
-from pretrain.report.significance import Difference, difference, holm
+from pretrain.report.significance import Difference, holm, paired_difference
 
-TEST = "Welch's t-test, two-sided, p adjusted by Holm for the number of optimizers"
+TEST = "paired t-test over the seeds, two-sided, p adjusted by Holm for the number of optimizers"
+"""A seed gives all variants the same weights to begin with and the same tokens, so that its luck is theirs alike."""
 _LEVEL = 0.05
 
 
@@ -159,7 +160,8 @@ def judged(rows: list[Row], baseline: str) -> list[Row]:
         target = float(np.mean(reference.losses))
         rows = [replace(row, target=target, is_baseline=row is reference) for row in rows]
         rows = [
-            replace(row, against=difference(row.losses, reference.losses)) if row.is_whole and not row.is_baseline else row for row in rows
+            replace(row, against=paired_difference(row.losses, reference.losses)) if row.is_whole and not row.is_baseline else row
+            for row in rows
         ]
         tested = [place for place, row in enumerate(rows) if row.against is not None and row.against.p is not None]
         for place, p in zip(tested, holm([rows[place].against.p for place in tested]), strict=True):

@@ -17,7 +17,7 @@ class Difference:
     """The 95 % confidence interval, from `low` to `high`; None where a side has a single seed."""
     high: float | None
     p: float | None = None
-    """Of Welch's test, two-sided: how often seeds alone would part two equal settings this far; None where a side has a single seed."""
+    """Two-sided: how often seeds alone would part two equal settings this far; None where a side has a single seed."""
 
     @property
     def is_real(self) -> bool | None:
@@ -36,6 +36,23 @@ def difference(first: list[float], second: list[float]) -> Difference:
     degrees = sum(errors) ** 2 / sum(error**2 / (len(scores) - 1) for error, scores in zip(errors, (first, second), strict=True))
     half = t_quantile(0.5 + _CONFIDENCE / 2, degrees) * math.sqrt(sum(errors))
     return Difference(mean, mean - half, mean + half, t_probability(mean / math.sqrt(sum(errors)), degrees))
+
+
+def paired_difference(first: list[float], second: list[float]) -> Difference:
+    """Student's interval (1908) of the differences seed by seed: what a seed does to both settings alike takes no part in it.
+
+    Each list holds one score per seed, the same seeds in the same order.
+    """
+    apart = np.subtract(first, second)
+    mean = float(np.mean(apart))
+    if len(apart) < 2:
+        return Difference(mean, None, None)
+    error = float(np.std(apart, ddof=1)) / math.sqrt(len(apart))
+    if error == 0:
+        return Difference(mean, mean, mean, 0.0 if mean else 1.0)
+    degrees = len(apart) - 1
+    half = t_quantile(0.5 + _CONFIDENCE / 2, degrees) * error
+    return Difference(mean, mean - half, mean + half, t_probability(mean / error, degrees))
 
 
 def holm(probabilities: list[float]) -> list[float]:
