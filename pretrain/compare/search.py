@@ -66,11 +66,10 @@ class Found:
 
     @property
     def gap(self) -> float:
-        """The factor between the best rate and the farther one of its neighbours."""
+        """The factor between the best rate, of a settled search, and the farther one of its neighbours."""
         rates = list(self.scores)
-        place = rates.index(self.best) if self.best is not None else 0
-        beside = rates[max(0, place - 1) : place + 2]
-        return max((max(rate / self.best, self.best / rate) for rate in beside), default=1.0) if self.best else 1.0
+        place = rates.index(self.best)
+        return max(max(rate / self.best, self.best / rate) for rate in rates[max(0, place - 1) : place + 2])
 
 
 def centred(middle: float, number: int) -> tuple[float, ...]:
