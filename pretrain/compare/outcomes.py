@@ -9,15 +9,14 @@ from typing import Any
 from pretrain.compare.design import Design, unequal
 from pretrain.compare.search import Trial
 from pretrain.errors import UserError
-from pretrain.metrics import read_metrics
 from pretrain.report.comparison import PROVENANCE
-from pretrain.report.reading import read_runs
+from pretrain.report.reading import read_run
 from pretrain.report.run import DIVERGED, FINISHED, Run
 from pretrain.report.scores import LOSS
 
 _OF_TIME_AND_MEMORY = (
     *("train.micro_batch_size", "train.compile", "train.activation_checkpointing", "optimizer.implementation"),
-    *("zero.stage", "zero.offload", "zero.extra", "launch.num_processes"),
+    *("zero.stage", "zero.offload", "zero.extra"),
 )
 _SAME_FOR_ALL = ("data_fingerprint", "init_from")
 
@@ -49,9 +48,9 @@ def read_outcomes(designs: Mapping[Path, Design]) -> dict[Trial, Outcome]:
     for folder, design in designs.items():
         for trial in design.trials_so_far(folder):
             path = folder / trial.name
-            if not read_metrics(path / "metrics.jsonl"):
+            run = read_run(path)
+            if run is None:
                 continue  # killed before its first line was whole: it begins anew
-            (run,) = read_runs([path])
             _refuse_another_run(trial, run, design, path)
             for name, places in seen.items():
                 places.setdefault(run.made_with.get(name), path)

@@ -70,6 +70,13 @@ def with_unique_names(found: list[Source], runs: list[Run]) -> list[Run]:
     return unique
 
 
+def read_run(folder: Path) -> Run | None:
+    """The run in `folder`, by its metrics.jsonl; None where that has no whole line. Raises UserError where it cannot be read."""
+    path = folder / _METRICS
+    lines = _lines(path)
+    return _run_of_lines(folder.name, lines, path) if lines else None
+
+
 def _sources_at(path: Path) -> list[Source]:
     if not path.exists():
         raise UserError(f"{path} does not exist; give a run's folder (runs/NAME), or a folder that holds several")
@@ -98,14 +105,23 @@ def _sources_in(folder: Path) -> list[Source]:
 
 
 def _read_metrics(name: str, path: Path) -> Run:
-    try:
-        lines = read_metrics(path)
-    except (KeyError, TypeError, AttributeError):
-        lines = []
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}); see to its permissions") from error
+    lines = _lines(path)
     if not lines and path.stat().st_size:
         raise UserError(f"{path} holds no line of a run; give the metrics.jsonl that python -m pretrain wrote")
+    return _run_of_lines(name, lines, path)
+
+
+def _lines(path: Path) -> list[Line]:
+    """Those that stand; none where the file is not a run's. Raises UserError where it cannot be read."""
+    try:
+        return read_metrics(path)
+    except (KeyError, TypeError, AttributeError):
+        return []
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}); see to its permissions") from error
+
+
+def _run_of_lines(name: str, lines: list[Line], path: Path) -> Run:
     return run_of(name, lines, _config(path.parent / _CONFIG), state_of(lines, path, path.parent / _LOCK))
 
 
