@@ -122,14 +122,13 @@ def merged(designs: Mapping[Path, Design]) -> Design:
 
 
 def save(design: Design, folder: Path) -> None:
-    """Raises UserError where it cannot be written."""
+    """Into `folder`, which is there. Raises UserError where it cannot be written."""
     values = asdict(design)
     for variant in values["variants"].values():
         variant["grid"]["rates"] = list(variant["grid"]["rates"])
     values["seeds"] = list(design.seeds)
     temporary = folder / f"{FILE}.tmp"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         durable.write(temporary, yaml.safe_dump(values, sort_keys=False))
         temporary.replace(folder / FILE)
         durable.flush(folder)

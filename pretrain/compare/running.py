@@ -1,15 +1,16 @@
 """A comparison from where it stands to its end: rounds of runs, each started as a sweep's, until nothing is wanted any more."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from pretrain.compare import design as designs
 from pretrain.compare.composing import Comparison
-from pretrain.compare.outcomes import losses_of, read_outcomes
+from pretrain.compare.outcomes import Outcome, losses_of, read_outcomes
 from pretrain.compare.search import Trial, wanted_trials
 from pretrain.errors import UserError
 from pretrain.exit_codes import DONE, FAULT, STOPPED_ON_REQUEST
@@ -22,18 +23,29 @@ from pretrain.sweep.starting import check_all, start_all
 def begun(comparison: Comparison, launcher: Launcher | None) -> Iterator[Comparison]:
     """The comparison with what its folder already knows of it. For as long as it lasts no other command may have it.
 
-    Nothing is written before everything that could refuse its runs has been tried.
+    Nothing is written before everything that could refuse its runs has been tried, and no design while another command has the folder.
     """
-    grown = known(comparison)
-    check_all([grown.run(trial) for trial in wanted(grown)], launcher)
-    designs.save(grown.design, grown.folder)
-    lock = FileLock(grown.folder / ".lock")
+    foreseen = known(comparison)
+    check_all([foreseen.run(trial) for trial in wanted(foreseen, _outcomes(foreseen))], launcher)
+    with _alone_in(comparison.folder):
+        grown = known(comparison)
+        designs.save(grown.design, grown.folder)
+        yield grown
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Raises UserError where another command is at work on it, or where it cannot be written."""
     try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / ".lock")
         lock.acquire(timeout=0)
     except Timeout as held:
-        raise UserError(f"another command is at work on {grown.folder}; wait for it, or give compare.name=...") from held
+        raise UserError(f"another command is at work on {folder}; wait for it, or give compare.name=...") from held
+    except OSError as error:
+        raise UserError(f"the comparison's folder {folder} cannot be written ({error.strerror}); give another run.dir") from error
     with lock:
-        yield grown
+        yield
 
 
 def known(comparison: Comparison) -> Comparison:
@@ -46,7 +58,8 @@ def known(comparison: Comparison) -> Comparison:
 
 def run_all(comparison: Comparison, launcher: Launcher | None) -> int:
     """Start what is wanted, again and again; DONE once nothing is, else the exit code of what held it up."""
-    while trials := wanted(comparison):
+    outcomes = _outcomes(comparison)
+    while trials := wanted(comparison, outcomes):
         _refuse_while_running(comparison, trials)
         runs = [comparison.run(trial) for trial in trials]
         check_all(runs, launcher)
@@ -54,8 +67,8 @@ def run_all(comparison: Comparison, launcher: Launcher | None) -> int:
         codes = start_all(runs, launcher)
         if STOPPED_ON_REQUEST in codes.values():
             return STOPPED_ON_REQUEST
-        ended = read_outcomes({comparison.folder: comparison.design})
-        if left := [trial for trial in trials if trial not in ended]:
+        outcomes = _outcomes(comparison)
+        if left := [trial for trial in trials if trial not in outcomes]:
             code = codes.get(left[0].name)
             told = f"exit code {code}" if code else "what it said is in its logs/"
             print(f"error: the run {left[0].name} has not come to its end ({told}); the same command goes on", file=sys.stderr)
@@ -63,11 +76,14 @@ def run_all(comparison: Comparison, launcher: Launcher | None) -> int:
     return DONE
 
 
-def wanted(comparison: Comparison) -> list[Trial]:
+def wanted(comparison: Comparison, outcomes: Mapping[Trial, Outcome]) -> list[Trial]:
     """The runs that are needed next and can be started by this command."""
-    outcomes = losses_of(read_outcomes({comparison.folder: comparison.design}))
-    trials = wanted_trials(comparison.design.grids, comparison.design.seeds, outcomes)
+    trials = wanted_trials(comparison.design.grids, comparison.design.seeds, losses_of(outcomes))
     return [trial for trial in trials if trial.variant in comparison.configs]
+
+
+def _outcomes(comparison: Comparison) -> dict[Trial, Outcome]:
+    return read_outcomes({comparison.folder: comparison.design})
 
 
 def _refuse_while_running(comparison: Comparison, trials: list[Trial]) -> None:
@@ -82,7 +98,7 @@ def foretold(comparison: Comparison) -> str:
     width = max(map(len, comparison.design.variants))
     grids = [f"{name:<{width}}  {', '.join(f'{rate:g}' for rate in grid.rates)}" for name, grid in comparison.design.grids.items()]
     seeds = comparison.design.seeds
-    trials = wanted(comparison)
+    trials = wanted(comparison, _outcomes(comparison))
     if not trials:
         return "\n".join([*grids, "", "nothing is left to run"])
     further = len(comparison.configs) * (len(seeds) - 1)

@@ -438,15 +438,17 @@ def test_files_of_a_kill_do_not_stop_the_comparison(made, tmp_path: Path, capsys
 
 def test_two_commands_cannot_be_at_work_on_one_comparison(tmp_path: Path, capsys: pytest.CaptureFixture):
     command = [f"run.dir={tmp_path}", *SETTINGS, *THREE]
-    with running.begun(read_command(command, None), None):
-        assert main(command) == 2
+    with running.begun(read_command(command, None), None) as comparison:
+        before = (comparison.folder / designs.FILE).read_text()
+        assert main([*command, "compare.seeds=9"]) == 2
+    assert (comparison.folder / designs.FILE).read_text() == before
     assert "another command is at work on" in capsys.readouterr().err
 
 
 def test_runs_that_jobs_still_train_are_not_started_again(tmp_path: Path, capsys: pytest.CaptureFixture):
     command = [f"run.dir={tmp_path}", *SETTINGS, *THREE]
     with running.begun(read_command(command, None), None) as comparison:
-        run = comparison.run(running.wanted(comparison)[0])
+        run = comparison.run(running.wanted(comparison, {})[0])
     held = RunFolder.of(run.config).lock()
     assert main(command) == 2
     assert f"1 of its runs are still being trained ({run.name})" in capsys.readouterr().err
