@@ -5,7 +5,8 @@ import math
 
 import numpy as np
 
-from pretrain.compare.summary import Row, Summary
+from pretrain.compare.rows import Row
+from pretrain.compare.summary import Summary
 
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b8860b", "#56b4e9", "#444444", "#8c510a")
 """After Okabe and Ito (2008), the yellow darkened."""

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from pretrain.compare.summary import Row, Summary
+from pretrain.compare.rows import Row
+from pretrain.compare.summary import Summary
 from pretrain.report import cells
 from pretrain.report.scores import ACCURACY, PERPLEXITY
 from pretrain.report.table import bytes_text

@@ -19,7 +19,8 @@ from pretrain.compare.__main__ import main
 from pretrain.compare.composing import read_command
 from pretrain.compare.page import render
 from pretrain.compare.plot import as_svg
-from pretrain.compare.summary import Row, Summary, summarise
+from pretrain.compare.rows import Row
+from pretrain.compare.summary import Summary, summarise
 from pretrain.compare.table import as_csv, as_markdown, as_text
 from pretrain.compare.variants import ADVICE, VARIANTS
 from pretrain.config.consistency import mathematical_settings
