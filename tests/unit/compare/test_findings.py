@@ -1,0 +1,127 @@
+"""What a comparison finds: differences that are there and none that are not, by statistics with known answers."""
+
+import csv
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pretrain.compare.page import render
+from pretrain.compare.plot import as_svg
+from pretrain.compare.summary import Summary, summarise
+from pretrain.compare.table import as_csv, as_text
+from pretrain.report.significance import paired_difference
+from tests.made_comparison import GRIDS, OPTIMA, RUN, THREE, changed, make_comparison, row, world
+
+
+def test_each_is_judged_at_its_own_best_rate_over_all_seeds(summary: Summary):
+    for name, (optimum, _) in OPTIMA.items():
+        found = row(summary, name)
+        assert found.found.best == pytest.approx(optimum) and not found.found.at_edge
+        assert found.losses == [pytest.approx(world(name, optimum, seed)) for seed in range(4)]
+
+
+def test_a_difference_that_is_there_is_found_and_one_that_is_not_is_not(summary: Summary):
+    assert row(summary, "came").word == "better" and row(summary, "came").p < 0.01
+    assert row(summary, "lamb").word == "no difference shown" and row(summary, "lamb").p > 0.05
+    assert row(summary, "adamw").word == "reference" and summary.baseline == "adamw"
+    assert summary.rows[0].variant == "came"
+
+
+def test_the_probabilities_are_scipys_paired_test_adjusted_by_holm(summary: Summary):
+    stats = pytest.importorskip("scipy.stats")
+    adamw = row(summary, "adamw").losses
+    plain = {name: stats.ttest_rel(row(summary, name).losses, adamw).pvalue for name in ("came", "lamb")}
+    smaller, larger = sorted(plain, key=plain.get)
+    assert row(summary, smaller).p == pytest.approx(2 * plain[smaller], rel=1e-5)
+    assert row(summary, larger).p == pytest.approx(max(plain[larger], 2 * plain[smaller]), rel=1e-5)
+
+
+def test_the_interval_is_scipys(summary: Summary):
+    stats = pytest.importorskip("scipy.stats")
+    came, adamw = row(summary, "came"), row(summary, "adamw")
+    interval = stats.ttest_rel(came.losses, adamw.losses).confidence_interval(0.95)
+    assert (came.against.low, came.against.high) == pytest.approx((interval.low, interval.high), rel=1e-5)
+
+
+def test_what_a_seed_does_to_all_alike_hides_no_difference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def luck(variant: str, lr: float, seed: int) -> float | None:
+        return world(variant, lr, seed) + 0.5 * seed
+
+    made = make_comparison(tmp_path, luck, *THREE, monkeypatch=monkeypatch)
+    found = summarise({made.folder: made.design})
+    assert np.std(row(found, "came").losses) > 0.5 and row(found, "came").word == "better"
+    assert row(found, "lamb").word == "no difference shown"
+
+
+def test_steps_and_tokens_are_to_adamws_mean_final_loss(summary: Summary):
+    target = np.mean(row(summary, "adamw").losses)
+    # The loss falls by 3 nats over 40 steps in a line, and every second step is evaluated.
+    assert row(summary, "adamw").steps_to_target == [40] * 4
+    expected = [next(step for step in range(2, 41, 2) if loss + 3 * (40 - step) / 40 <= target) for loss in row(summary, "came").losses]
+    assert row(summary, "came").steps_to_target == expected
+    (line,) = [line for line in csv.DictReader(as_csv(summary).splitlines()) if line["variant"] == "came"]
+    assert float(line["tokens_to_target"]) == pytest.approx(np.mean(expected) * 8 * 32)
+
+
+def test_one_seed_is_said_not_to_tell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    made = make_comparison(tmp_path, world, *THREE, "compare.seeds=1", monkeypatch=monkeypatch)
+    rows = summarise({made.folder: made.design}).rows
+    assert {found.variant: found.word for found in rows} == {
+        "came": "one seed does not tell",
+        "adamw": "reference",
+        "lamb": "one seed does not tell",
+    }
+
+
+def test_rates_that_diverged_and_the_edge_of_the_grid_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    settings = ("compare.optimizers=[came,adamw]", "compare.seeds=2", "compare.lrs.came=[2e-4,4e-4,3.2e-3]", "compare.lrs.adamw=[1e-4]")
+    made = make_comparison(tmp_path, world, *settings, "compare.most_rates=3", monkeypatch=monkeypatch)
+    summary = summarise({made.folder: made.design})
+    assert row(summary, "came").diverged_rates == [3.2e-3]
+    assert row(summary, "adamw").found.at_edge and list(row(summary, "adamw").found.scores) == [5e-5, 1e-4, 2e-4]
+    text = as_text(summary)
+    assert "adamw: the best rate, 0.0002, lies at the edge of the 3 tried; a better may lie beyond" in text
+    assert "0.0002 (edge)" in text and "0.0032: diverged" in text
+
+
+def test_a_variant_that_diverges_everywhere_has_no_score(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    settings = ("compare.optimizers=[came,adamw]", "compare.seeds=2", "compare.lrs.came=[1e-1,2e-1]", "compare.most_rates=3", GRIDS[1])
+    made = make_comparison(tmp_path, world, *settings, monkeypatch=monkeypatch)
+    summary = summarise({made.folder: made.design})
+    assert summary.rows[-1].variant == "came" and summary.rows[-1].word == "diverged"
+    assert not [note for note in summary.notes if "NOT finished" in note]
+    assert render(summary) and as_svg(summary) and as_csv(summary)
+
+
+def test_the_score_is_that_of_the_last_step_and_of_no_earlier_one(made, tmp_path: Path):
+    """A run whose loss is no number at the end has diverged, whatever it was before; nobody is judged by the seeds that are left."""
+    file = made.folder / RUN / "metrics.jsonl"
+    last = file.read_text().splitlines()[-2]
+    assert '"kind": "eval"' in last
+    loss = re.search(r'"loss": ([0-9.]+)', last)[0]
+    folder = changed(made, tmp_path / "copy", f"{RUN}/metrics.jsonl", last, last.replace(loss, '"loss": null'))
+    came = row(summarise({folder: made.design}), "came")
+    assert came.word == "diverged (1 of 4 seeds)" and came.p is None and len(came.losses) == 3
+    assert summarise({folder: made.design}).rows[-1].variant == "came"
+
+
+def test_the_baseline_is_never_chosen_by_the_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    own = ("compare.variants.slow=[optimizer=adamw,optimizer.beta2=0.9999]", "compare.lrs.slow=[1e-3]", *GRIDS[::2])
+    monkeypatch.setitem(OPTIMA, "slow", (1e-3, 2.5))
+    settings = ("compare.optimizers=[came,lamb,slow]", "compare.seeds=2", *own)
+    made = make_comparison(tmp_path / "a", world, *settings, monkeypatch=monkeypatch)
+    found = summarise({made.folder: made.design})
+    assert found.baseline == "slow" and row(found, "slow").word == "reference"
+    assert "slow: beta2 0.9999" in found.notes and "against slow" in as_text(found)
+    settings = ("compare.optimizers=[lamb,came]", "compare.seeds=2", *GRIDS[::2])
+    made = make_comparison(tmp_path / "b", world, *settings, monkeypatch=monkeypatch)
+    assert summarise({made.folder: made.design}).baseline == "lamb"
+
+
+def test_without_a_difference_the_test_cries_wolf_as_often_as_it_says():
+    """Of 600 comparisons of two equal settings, about 5 in 100 have p below 0.05: 3 standard deviations of the count to either side."""
+    rng = np.random.default_rng(0)
+    found = [paired_difference(list(rng.normal(size=4)), list(rng.normal(size=4))).p < 0.05 for _ in range(600)]
+    assert 0.023 < np.mean(found) < 0.077
