@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from pretrain.config.schema.finetune import FinetuningConfig
+from pretrain.data.progress import Progress
 from pretrain.finetune.batches import epoch_batches, padded
 from pretrain.finetune.problem import Evaluation, Problem
-from pretrain.finetune.progress import Progress
 from pretrain.optim import build_optimizer
 from pretrain.schedule import learning_rate
 
@@ -59,7 +59,7 @@ def train(model: "nn.Module", problem: Problem, config: FinetuningConfig, seed: 
     lengths = [len(row.input_ids) for row in problem.rows]
     outcome, step, epoch = Outcome(), 0, 0
     torch.manual_seed(seed)  # of dropout: the same whatever was drawn for the weights
-    with Progress(f"seed {seed}", total) as progress:
+    with Progress(f"seed {seed}", total, unit="updates") as progress:
         while step < total:
             losses, begun = [], time.monotonic()
             model.train()
@@ -79,7 +79,7 @@ def train(model: "nn.Module", problem: Problem, config: FinetuningConfig, seed: 
                     return outcome
                 optimizer.step()
                 outcome.num_rows += len(rows)
-                progress.advance(losses[-1])
+                progress.advance(1)
             outcome.train_seconds += time.monotonic() - begun
             epoch += 1
             model.eval()
