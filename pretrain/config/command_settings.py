@@ -1,5 +1,6 @@
-"""Typed settings of a command beside training, `compare.seeds=3` for example, out of a command line that holds those of runs too."""
+"""Typed settings of a command beside training, `compare.seeds=3` for example: its own `prefix.key=value` arguments -> one dataclass."""
 
+import typing
 from collections.abc import Iterable
 from dataclasses import fields
 from typing import TypeVar
@@ -35,13 +36,20 @@ def settings_of(cls: type[T], prefix: str, overrides: Iterable[str]) -> T:
             value = OmegaConf.from_dotlist([f"value={override.partition('=')[2]}"])["value"]
             field, _, inner = name.partition(".")
             config = OmegaConf.merge(config, {field: {inner: value} if inner else value})
+        except ValidationError as error:
+            raise UserError(f"{override} has the wrong type; give {_wanted(cls, name)}") from error
         except (OmegaConfBaseException, yaml.YAMLError, ValueError, TypeError) as error:
-            wrong = "has the wrong type" if isinstance(error, ValidationError) else "cannot be read"
-            raise UserError(f"{override} {wrong} ({_first_line(error)}); {prefix} has {known}") from error
+            raise UserError(f"{override} cannot be read ({_first_line(error)}); {prefix} has {known}") from error
     try:
         return OmegaConf.to_object(config)
     except OmegaConfBaseException as error:
         raise UserError(f"{prefix}: {_first_line(error)}; {prefix} has {known}") from error
+
+
+def _wanted(cls: type, name: str) -> str:
+    from pretrain.config.complaints import type_words
+
+    return type_words(typing.get_type_hints(cls)[name.partition(".")[0]])
 
 
 def _first_line(error: Exception) -> str:

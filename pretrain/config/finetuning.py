@@ -1,10 +1,10 @@
 """`key=value` arguments -> one typed `FinetuningConfig`. There are no files to compose, and so nothing for Hydra to do."""
 
 import difflib
-import types
 import typing
 from typing import Any
 
+from pretrain.config.command_settings import settings_of
 from pretrain.config.registry import SCHEMAS
 from pretrain.config.schema import ScheduleConfig
 from pretrain.config.schema.finetune import TASK_NAMES, FinetuneConfig, FinetuningConfig
@@ -25,16 +25,21 @@ def read_finetuning(arguments: list[str]) -> FinetuningConfig:
     if "task" not in chosen:
         raise UserError(f"no task is given; add task= one of {', '.join(TASK_NAMES)}")
     optimizer, schedule = (chosen.get(part, _DEFAULTS[part]) for part in ("optimizer", "schedule"))
-    classes = {"finetune": FinetuneConfig, "optimizer": SCHEMAS["optimizer"][optimizer], "schedule": ScheduleConfig}
-    values: dict[str, dict[str, Any]] = {"finetune": {}, "optimizer": {}, "schedule": {"kind": schedule}}
-    if optimizer in _USUAL_LR:
-        values["optimizer"]["lr"] = _USUAL_LR[optimizer]
-    for key, text in settings.items():
-        part, _, name = key.partition(".")
-        values[part][name] = _value(classes[part], key, text)
-    if "lr" not in values["optimizer"]:
+    given = {"optimizer.lr": str(_USUAL_LR[optimizer])} if optimizer in _USUAL_LR else {}
+    given |= {**settings, "schedule.kind": schedule}
+    if "optimizer.lr" not in given:
         raise UserError(f"no learning rate is usual for fine-tuning with optimizer={optimizer}; add optimizer.lr=...")
-    return FinetuningConfig(chosen["task"], **{part: cls(**values[part]) for part, cls in classes.items()})
+    parts = {part: settings_of(cls, part, _of(part, given)) for part, cls in _classes(SCHEMAS["optimizer"][optimizer]).items()}
+    return FinetuningConfig(chosen["task"], **parts)
+
+
+def _of(part: str, settings: dict[str, str]) -> list[str]:
+    return [f"{key}={value}" for key, value in settings.items() if key.startswith(f"{part}.")]
+
+
+def _classes(optimizer: type) -> dict[str, type]:
+    """The parts of a configuration, where this optimizer is chosen."""
+    return {"finetune": FinetuneConfig, "optimizer": optimizer, "schedule": ScheduleConfig}
 
 
 def _sorted_out(arguments: list[str]) -> tuple[dict[str, str], dict[str, str]]:
@@ -59,10 +64,9 @@ def _sorted_out(arguments: list[str]) -> tuple[dict[str, str], dict[str, str]]:
 
 def _known(optimizer: type) -> dict[str, Any]:
     """Every setting with its type, where this optimizer is chosen."""
-    classes = {"finetune": FinetuneConfig, "optimizer": optimizer, "schedule": ScheduleConfig}
     return {
         f"{part}.{name}": wanted
-        for part, cls in classes.items()
+        for part, cls in _classes(optimizer).items()
         for name, wanted in typing.get_type_hints(cls).items()
         if name != _NAMING.get(part)
     }
@@ -83,30 +87,3 @@ def _unknown(key: str, keys: list[str], optimizer: str) -> str:
     same_name = [known for known in keys if known.partition(".")[2] == key.rpartition(".")[2]]
     close = same_name or difflib.get_close_matches(key, [*_CHOICES, *keys], n=1, cutoff=0.6)
     return f"there is no setting '{key}'; " + (f"did you mean {' or '.join(close)}?" if close else "--help lists those there are")
-
-
-def _value(cls: type, key: str, text: str) -> Any:
-    """The value of one setting, read as its type wants it."""
-    wanted = typing.get_type_hints(cls)[key.partition(".")[2]]
-    try:
-        return _read(text, wanted)
-    except ValueError as error:
-        from pretrain.config.complaints import type_words
-
-        raise UserError(f"{key}={text} has the wrong type; give {type_words(wanted)}") from error
-
-
-def _read(text: str, wanted: Any) -> Any:
-    """Raises ValueError where `text` is none of what is wanted."""
-    if isinstance(wanted, types.UnionType):
-        (only,) = (part for part in typing.get_args(wanted) if part is not types.NoneType)
-        return None if text in ("", "null") else _read(text, only)
-    if typing.get_origin(wanted) is list:
-        if not (text.startswith("[") and text.endswith("]")):
-            raise ValueError(text)
-        return [_read(part.strip(), *typing.get_args(wanted)) for part in text[1:-1].split(",") if part.strip()]
-    if wanted is bool:
-        if text.lower() not in ("true", "false"):
-            raise ValueError(text)
-        return text.lower() == "true"
-    return wanted(text)
