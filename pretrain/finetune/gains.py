@@ -8,8 +8,8 @@ from pretrain.finetune.recorded import Content, differing, is_control, label_of,
 from pretrain.report.significance import difference
 
 REMARK = (
-    "A gain is that of the best rate over the best control, both chosen by their means here, which the intervals do not account for. A "
-    "control has random weights and agrees in everything else but the optimizer and its settings."
+    "A gain is that of the best rate over the best control, both chosen by their means here among the rates with most seeds, which the "
+    "intervals do not account for. A control has random weights and agrees in everything else but the optimizer and its settings."
 )
 
 
@@ -75,9 +75,12 @@ def _agree(content: Content, control: Content) -> bool:
 
 
 def _best(contents: Sequence[Content], metric: str) -> Content | None:
-    """By the mean over the seeds that have a score; None where none has one."""
+    """By the mean over the seeds that have a score, among those with most seeds: of a search with one seed a rate is best by luck too.
+    None where none has a score."""
     scored = [content for content in contents if scores_of(content, metric)]
-    return max(scored, key=lambda content: statistics.fmean(scores_of(content, metric)), default=None)
+    most = max((len(content["seeds"]) for content in scored), default=0)
+    settled = [content for content in scored if len(content["seeds"]) == most]
+    return max(settled, key=lambda content: statistics.fmean(scores_of(content, metric)), default=None)
 
 
 def _num_tried(contents: Sequence[Content]) -> int:

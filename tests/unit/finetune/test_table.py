@@ -111,7 +111,7 @@ def test_each_model_at_its_best_rate_is_held_against_the_best_control(tmp_path: 
     assert "lr 0.0001: +30.70" in line and "rates tried" not in line
     assert show(tmp_path).count(" pretrained ") == 2  # rows are shown of every rate
     came = {"optimizer.name": "came", "optimizer.beta3": 0.9999, "optimizer.lr": 1e-3}
-    write_results(tmp_path / "came", [0.60, 0.60], **CONTROL | came)
+    write_results(tmp_path / "came", [0.60, 0.60, 0.60], **CONTROL | came)
     (line,) = gains(show(tmp_path))
     assert "lr 0.0001: +21.00" in line and "(rte, runs/mini, came lr 0.001)" in line and line.endswith("rates tried: 2, of the control 3")
     write_results(tmp_path / "came_pretrained", [0.7, 0.7], **came)
@@ -119,6 +119,15 @@ def test_each_model_at_its_best_rate_is_held_against_the_best_control(tmp_path: 
     first, second, third = sorted(gains(show(tmp_path)))
     assert "adamw lr 0.0001, weights abc: +21.00" in first and "adamw lr 5e-05, weights def: +30.00" in second
     assert "came lr 0.001, weights abc: +10.00" in third
+
+
+def test_a_rate_that_was_tried_with_fewer_seeds_is_not_the_best(tmp_path: Path, show) -> None:
+    write_results(tmp_path / "lucky", [0.90], **{"optimizer.lr": 1e-3})
+    write_results(tmp_path / "settled", [0.80, 0.81, 0.82])
+    write_results(tmp_path / "control", [0.50, 0.503, 0.506], **CONTROL)
+    (line,) = gains(show(tmp_path))
+    assert "adamw lr 5e-05: +30.70" in line and line.endswith("rates tried: 2, of the control 1")
+    assert "among the rates with most seeds" in show(tmp_path)
 
 
 def test_labels_name_what_differs_in_their_task_and_nothing_else(tmp_path: Path, show) -> None:
