@@ -3,7 +3,7 @@
 import typing
 from collections.abc import Iterable
 from dataclasses import fields
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import yaml
 from omegaconf import OmegaConf
@@ -24,7 +24,7 @@ def parted(overrides: Iterable[str], prefix: str) -> tuple[list[str], list[str]]
 
 def settings_of(cls: type[T], prefix: str, overrides: Iterable[str]) -> T:
     """`cls`, a dataclass whose checks are its own, with the values that `overrides` (`prefix.key=value`) give. Raises UserError."""
-    config = OmegaConf.structured(cls)
+    config, hints = OmegaConf.structured(cls), typing.get_type_hints(cls)
     known = ", ".join(field.name for field in fields(cls))
     for override in overrides:
         name, equals, _ = override.lstrip("+").removeprefix(f"{prefix}.").partition("=")
@@ -33,11 +33,13 @@ def settings_of(cls: type[T], prefix: str, overrides: Iterable[str]) -> T:
         if name.partition(".")[0] not in cls.__dataclass_fields__:
             raise UserError(f"there is no setting '{prefix}.{name}'; {prefix} has {known}")
         try:
-            value = OmegaConf.from_dotlist([f"value={override.partition('=')[2]}"])["value"]
+            value = _value(override.partition("=")[2], hints[name.partition(".")[0]])
             field, _, inner = name.partition(".")
             config = OmegaConf.merge(config, {field: {inner: value} if inner else value})
         except ValidationError as error:
-            raise UserError(f"{override} has the wrong type; give {_wanted(cls, name)}") from error
+            from pretrain.config.complaints import type_words
+
+            raise UserError(f"{override} has the wrong type; give {type_words(hints[name.partition('.')[0]])}") from error
         except (OmegaConfBaseException, yaml.YAMLError, ValueError, TypeError) as error:
             raise UserError(f"{override} cannot be read ({_first_line(error)}); {prefix} has {known}") from error
     try:
@@ -46,10 +48,11 @@ def settings_of(cls: type[T], prefix: str, overrides: Iterable[str]) -> T:
         raise UserError(f"{prefix}: {_first_line(error)}; {prefix} has {known}") from error
 
 
-def _wanted(cls: type, name: str) -> str:
-    from pretrain.config.complaints import type_words
-
-    return type_words(typing.get_type_hints(cls)[name.partition(".")[0]])
+def _value(text: str, wanted: Any) -> Any:
+    """What is text stays as it is written: a folder may be called 1_000 or `a: b`. Anything else is read as YAML."""
+    if wanted is str or str in typing.get_args(wanted) and typing.get_origin(wanted) not in (list, dict):
+        return None if text in ("", "null") else text
+    return OmegaConf.from_dotlist([f"value={text}"])["value"]
 
 
 def _first_line(error: Exception) -> str:

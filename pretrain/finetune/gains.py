@@ -8,8 +8,9 @@ from pretrain.finetune.recorded import Content, differing, is_control, label_of,
 from pretrain.report.significance import difference
 
 REMARK = (
-    "A gain is that of the best rate over the best control, both chosen by their means here among the rates with most seeds, which the "
-    "intervals do not account for. A control has random weights and agrees in everything else but the optimizer and its settings."
+    "A gain is that of the best rate over the best control, both chosen by their means here, which the intervals do not account for, among "
+    "those with as many seeds as both sides have. A control has random weights and agrees in everything else but the optimizer and its "
+    "settings."
 )
 
 
@@ -29,11 +30,13 @@ def _gains_of_task(contents: Sequence[Content]) -> list[str]:
     lines = []
     for group in _groups(content for content in contents if not is_control(content)):
         kin = [control for control in controls if _agree(group[0], control)]
-        best, best_control = _best(group, metric), _best(kin, metric)
+        seeds = min(_most_seeds(group, metric), _most_seeds(kin, metric))
+        best, best_control = _best(group, metric, seeds), _best(kin, metric, seeds)
         if kin and best and best_control:
             found = _gain(best, best_control, metric, lambda content: label_of(content, names))
             tried = _num_tried(group), _num_tried(kin)
-            lines.append(found + (f"; rates tried: {tried[0]}, of the control {tried[1]}" if tried[0] != tried[1] else ""))
+            found += f"; rates tried: {tried[0]}, of the control {tried[1]}" if tried[0] != tried[1] else ""
+            lines.append(found + _passed_over(group, best, metric, "") + _passed_over(kin, best_control, metric, "of the control "))
         elif kin:
             whose, lacking = ("the control", kin) if best else ("it", group)
             lost = ", ".join(dict.fromkeys(_lost(content, metric) for content in lacking))
@@ -74,13 +77,26 @@ def _agree(content: Content, control: Content) -> bool:
     return first == second
 
 
-def _best(contents: Sequence[Content], metric: str) -> Content | None:
-    """By the mean over the seeds that have a score, among those with most seeds: of a search with one seed a rate is best by luck too.
-    None where none has a score."""
-    scored = [content for content in contents if scores_of(content, metric)]
-    most = max((len(content["seeds"]) for content in scored), default=0)
-    settled = [content for content in scored if len(content["seeds"]) == most]
-    return max(settled, key=lambda content: statistics.fmean(scores_of(content, metric)), default=None)
+def _best(contents: Sequence[Content], metric: str, seeds: int) -> Content | None:
+    """By the mean, among those in which so many seeds have a score: of many rates with one seed the best is so by luck too."""
+    settled = [content for content in contents if len(scores_of(content, metric)) >= max(seeds, 1)]
+    return max(settled, key=lambda content: _mean(content, metric), default=None)
+
+
+def _most_seeds(contents: Sequence[Content], metric: str) -> int:
+    """With a score, in one of these."""
+    return max((len(scores_of(content, metric)) for content in contents), default=0)
+
+
+def _passed_over(contents: Sequence[Content], best: Content, metric: str, whose: str) -> str:
+    """What has a better mean than the best, but of too few seeds."""
+    better = [content for content in contents if scores_of(content, metric) and _mean(content, metric) > _mean(best, metric)]
+    rates = ", ".join(f"{content['made_from']['optimizer.name']} lr {content['made_from']['optimizer.lr']:g}" for content in better)
+    return f"; {whose}passed over for too few seeds, though of a better mean: {rates}" if better else ""
+
+
+def _mean(content: Content, metric: str) -> float:
+    return statistics.fmean(scores_of(content, metric))
 
 
 def _num_tried(contents: Sequence[Content]) -> int:

@@ -12,10 +12,6 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel
 
-_DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout", "attention_dropout", "seq_classif_dropout", "qa_dropout")
-"""What transformers' encoders call theirs."""
-
-
 @dataclass(frozen=True)
 class Start:
     """An encoder and its tokenizer, from which the models of all seeds are built."""
@@ -73,9 +69,8 @@ def find(given: str, num_labels: int | None, dropout: float | None, from_scratch
         config, tokenizer, weights, identity, architecture = read(folder, num_labels)
     if tokenizer.pad_token_id is None or not tokenizer.is_fast:
         raise UserError(f"the tokenizer of {given} cannot be used here (no padding, or no tokenizer.json); give another model")
-    for name in _DROPOUTS if dropout is not None else ():
-        if hasattr(config, name):
-            setattr(config, name, dropout)
+    if dropout is not None:
+        _set_dropout(config, dropout)
     if from_scratch:
         weights, identity = {}, "random"
     return Start(config, tokenizer, weights, identity, architecture)
@@ -133,6 +128,13 @@ def _of_checkpoint(folder: Path, num_labels: int | None) -> _Read:
     if num_labels is None:
         weights = {name: tensor for name, tensor in weights.items() if ".pooler." not in name}  # it answers without
     return config, tokenizer, weights, _hash_of([opened.path / MANIFEST]), architecture
+
+
+def _set_dropout(config: Any, rate: float) -> None:
+    """Whatever transformers' encoders call theirs; a rate that is not given follows another one."""
+    for name, value in config.to_dict().items():
+        if "dropout" in name and isinstance(value, int | float) and not isinstance(value, bool):
+            setattr(config, name, rate)
 
 
 def _refuse_causal(is_causal: bool, folder: Path) -> None:

@@ -121,13 +121,25 @@ def test_each_model_at_its_best_rate_is_held_against_the_best_control(tmp_path: 
     assert "came lr 0.001, weights abc: +10.00" in third
 
 
-def test_a_rate_that_was_tried_with_fewer_seeds_is_not_the_best(tmp_path: Path, show) -> None:
+def test_a_rate_that_was_tried_with_fewer_seeds_is_not_the_best_but_is_told(tmp_path: Path, show) -> None:
     write_results(tmp_path / "lucky", [0.90], **{"optimizer.lr": 1e-3})
+    write_results(tmp_path / "diverged", [0.95, None, None], **{"optimizer.lr": 1e-2})
     write_results(tmp_path / "settled", [0.80, 0.81, 0.82])
     write_results(tmp_path / "control", [0.50, 0.503, 0.506], **CONTROL)
     (line,) = gains(show(tmp_path))
-    assert "adamw lr 5e-05: +30.70" in line and line.endswith("rates tried: 2, of the control 1")
-    assert "among the rates with most seeds" in show(tmp_path)
+    assert "adamw lr 5e-05: +30.70" in line and "; rates tried: 3, of the control 1" in line
+    assert line.endswith("; passed over for too few seeds, though of a better mean: adamw lr 0.01, adamw lr 0.001")
+    assert "among those with as many seeds as both sides have" in show(tmp_path)
+
+
+def test_a_control_need_not_have_more_seeds_than_the_pretrained_model(tmp_path: Path, show) -> None:
+    write_results(tmp_path / "pretrained", [0.61, 0.61, 0.61])
+    write_results(tmp_path / "came", [0.60, 0.60, 0.60], **CONTROL | {"optimizer.name": "came"})
+    write_results(tmp_path / "adamw", [0.50] * 5, **CONTROL)
+    write_results(tmp_path / "lucky", [0.70], **CONTROL | {"optimizer.lr": 1e-3})
+    (line,) = gains(show(tmp_path))
+    assert "+1.00 accuracy" in line and "(rte, runs/mini, came lr 5e-05)" in line
+    assert line.endswith("; of the control passed over for too few seeds, though of a better mean: adamw lr 0.001")
 
 
 def test_labels_name_what_differs_in_their_task_and_nothing_else(tmp_path: Path, show) -> None:
