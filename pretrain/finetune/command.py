@@ -18,6 +18,7 @@ from pretrain.finetune.question_answering import QuestionAnswering, question_tok
 from pretrain.finetune.results import Results, made_from
 from pretrain.finetune.tasks import GLUE_TASKS
 from pretrain.finetune.training import num_updates, train
+from pretrain.provenance import processor, provenance
 
 _USUAL_LENGTH = {"squad": 384}
 _LENGTH = 128
@@ -36,11 +37,12 @@ def finetune(given: str, config: FinetuningConfig) -> int:
     origin = made_from(
         config,
         weights=start.identity,
-        architecture=_hash(start.shapes()),
-        vocabulary=_hash(sorted(start.tokenizer.get_vocab().items(), key=lambda item: item[1])),
+        architecture=_hash(start.described()),
+        tokenizer=_hash(start.tokenization()),
         data=problem.fingerprint,
     )
-    results = Results(output_folder(given, config), origin, _about(given, config, problem))
+    about = {"model": given, "settings": dataclasses.asdict(config), "counts": problem.counts}
+    results = Results(output_folder(given, config), origin, about)
     _tell_plan(given, config, start, problem, device)
     for seed in settings.seeds:
         if results.has(seed, settings.save):
@@ -111,27 +113,24 @@ def output_folder(given: str, config: FinetuningConfig) -> Path:
 
 
 def _run_seed(seed: int, config: FinetuningConfig, start: model.Start, problem: Problem, results: Results, device: Any) -> None:
-    from pretrain.model.pretrained import quiet
-
     built = start.build(seed).to(device)
     outcome = train(built, problem, config, seed, start.tokenizer.pad_token_id, lambda line: print(line, flush=True))
     record: dict[str, Any] = {"epochs": outcome.epochs, "train_seconds": round(outcome.train_seconds, 3)}
+    record["made_with"] = {"device": _name_of(device), **provenance()}
     if outcome.diverged is not None:
         print(f"seed {seed}  ended: {outcome.diverged}; give a lower optimizer.lr", flush=True)
         results.add(seed, record | {"diverged": outcome.diverged}, None, "")
         return
     record |= {"scores": outcome.evaluation.scores, "rows_per_second": round(outcome.num_rows / max(outcome.train_seconds, 1e-9), 3)}
     if config.finetune.save:
-        with quiet():
-            built.save_pretrained(results.model_folder(seed))
-            start.tokenizer.save_pretrained(results.model_folder(seed))
+        results.keep_model(seed, built, start.tokenizer)
     results.add(seed, record, outcome.evaluation.predictions, problem.predictions_suffix)
 
 
-def _about(given: str, config: FinetuningConfig, problem: Problem) -> dict[str, Any]:
-    from pretrain.provenance import provenance
+def _name_of(device: Any) -> str:
+    import torch
 
-    return {"model": given, "settings": dataclasses.asdict(config), "counts": problem.counts, **provenance()}
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else processor()
 
 
 def _tell_plan(given: str, config: FinetuningConfig, start: model.Start, problem: Problem, device: Any) -> None:
@@ -150,4 +149,4 @@ def _tell_plan(given: str, config: FinetuningConfig, start: model.Start, problem
 
 
 def _hash(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

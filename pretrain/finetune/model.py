@@ -1,5 +1,6 @@
 """Where a fine-tuning begins: a pretrained encoder under a new head, or the same with random weights."""
 
+import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,10 @@ from pretrain.loading import find_model_or_download
 if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel
+
+_OF_THE_FILE = ("_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version")
+"""What a configuration says of where it was read from."""
+
 
 @dataclass(frozen=True)
 class Start:
@@ -49,6 +54,16 @@ class Start:
         with torch.device("meta"):
             model = getattr(transformers, self.architecture)(self.config)
         return {name: list(parameter.shape) for name, parameter in model.named_parameters()}
+
+    def described(self) -> dict[str, Any]:
+        """What decides beside the weights what the model computes, what its dropout drops and what it draws; JSON values."""
+        settings = {name: value for name, value in self.config.to_dict().items() if name not in _OF_THE_FILE}
+        return {"class": self.architecture, "shapes": self.shapes(), "settings": settings}
+
+    def tokenization(self) -> dict[str, Any]:
+        """The whole tokenizer, but for the lengths it cuts and pads to; JSON values."""
+        settings = json.loads(self.tokenizer.backend_tokenizer.to_str())
+        return {name: value for name, value in settings.items() if name not in ("truncation", "padding")}
 
 
 def find(given: str, num_labels: int | None, dropout: float | None, from_scratch: bool) -> Start:

@@ -12,7 +12,7 @@ _ALWAYS_SHOWN = ("task", "optimizer.name", "optimizer.lr", "finetune.from_scratc
 _HASHES = {
     "weights": ("model", "finetune.from_scratch"),
     "architecture": ("model",),
-    "vocabulary": ("model",),
+    "tokenizer": ("model",),
     "data": ("finetune.max_train_examples",),
 }
 """By what a hash is expected to differ: where it differs without, it has to be shown."""

@@ -6,6 +6,7 @@ A seed that is in it is not repeated; results that come from other settings, oth
 import dataclasses
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -54,11 +55,31 @@ class Results:
             raise UserError(f"{folder} cannot be written ({error.strerror}); give another finetune.output_dir") from error
 
     def has(self, seed: int, with_model: bool) -> bool:
-        """Whether this seed is done (and its model is there)."""
-        return str(seed) in self.content["seeds"] and (not with_model or self.model_folder(seed).is_dir())
+        """Whether this seed is done (and its model is there, unless it diverged)."""
+        record = self.content["seeds"].get(str(seed))
+        return record is not None and (not with_model or "diverged" in record or self.model_folder(seed).is_dir())
 
     def model_folder(self, seed: int) -> Path:
         return self.folder / f"model_seed_{seed}"
+
+    def keep_model(self, seed: int, model: Any, tokenizer: Any) -> None:
+        """Write a seed's model in Hugging Face format; the folder has its name once it is whole."""
+        from safetensors import SafetensorError
+
+        from pretrain.model.pretrained import quiet
+
+        folder = self.model_folder(seed)
+        temporary = folder.with_name(f"{folder.name}.tmp")
+        try:
+            shutil.rmtree(temporary, ignore_errors=True)
+            with quiet():
+                model.save_pretrained(temporary)
+                tokenizer.save_pretrained(temporary)
+            durable.flush_tree(temporary)
+            shutil.rmtree(folder, ignore_errors=True)
+            temporary.rename(folder)
+        except (SafetensorError, OSError) as error:  # the former is safetensors' word for the latter
+            raise self._cannot_be_written(error) from error
 
     def add(self, seed: int, record: dict[str, Any], predictions: str | None, suffix: str) -> None:
         """Write a seed's predictions, and then its record into `results.json`, in one instant."""
@@ -70,7 +91,11 @@ class Results:
             durable.write(temporary, json.dumps(_finite(self.content), indent=1, allow_nan=False) + "\n")
             temporary.rename(self.folder / NAME)
         except OSError as error:
-            raise UserError(f"{self.folder} cannot be written ({error.strerror}); mend it and give the same command again") from error
+            raise self._cannot_be_written(error) from error
+
+    def _cannot_be_written(self, error: Exception) -> UserError:
+        reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
+        return UserError(f"{self.folder} cannot be written ({reason}); mend it and give the same command again")
 
 
 def read(path: Path) -> dict[str, Any]:

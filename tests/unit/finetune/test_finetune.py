@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import transformers
 from scipy import stats
 from sklearn.metrics import accuracy_score, f1_score
 
@@ -198,6 +199,8 @@ def test_a_run_a_checkpoint_and_an_export_begin_alike(run: Path, exported: Path)
     models = [model.find(str(path), 2, None, False).build(3).state_dict() for path in (run, checkpoint_of(run, 2), exported)]
     for name, tensor in models[0].items():
         assert torch.equal(tensor, models[1][name]) and torch.equal(tensor, models[2][name]), name
+    starts = [model.find(str(path), 2, None, False) for path in (run, exported)]
+    assert starts[0].described() == starts[1].described() and starts[0].tokenization() == starts[1].tokenization()
     questions = [model.find(str(path), None, None, False).build(3).state_dict() for path in (run, exported)]
     assert all(torch.equal(tensor, questions[1][name]) for name, tensor in questions[0].items())
 
@@ -217,6 +220,29 @@ def test_the_head_alone_is_new_and_the_control_is_all_new(run: Path, tmp_path: P
     start = model.find(str(masked), 3, 0.25, False)
     assert [name for name in start.shapes() if name not in start.weights][:2] == ["bert.pooler.dense.weight", "bert.pooler.dense.bias"]
     assert {module.p for module in start.build(0).modules() if isinstance(module, torch.nn.Dropout)} == {0.25}
+
+
+def test_what_decides_beside_the_weights_is_told_apart(run: Path) -> None:
+    start = model.find(str(run), 2, None, False)
+    before, tokens = start.described(), start.tokenization()
+    start.tokenizer(["a", "longer one"], truncation=True, max_length=4, padding=True)
+    assert start.tokenization() == tokens
+    for name, value in {"num_attention_heads": 4, "hidden_dropout_prob": 0.5, "initializer_range": 0.01}.items():
+        other = model.find(str(run), 2, None, False)
+        setattr(other.config, name, value)
+        assert other.described()["shapes"] == before["shapes"] and other.described() != before, name
+
+
+def test_every_dropout_of_another_librarys_encoder_is_set() -> None:
+    for config in (transformers.AlbertConfig(), transformers.DistilBertConfig(), transformers.ModernBertConfig()):
+        model._set_dropout(config, 0.25)
+        rates = {name: rate for name, rate in config.to_dict().items() if "dropout" in name and name != "layerdrop"}
+        assert rates and set(rates.values()) <= {0.25, None}, rates
+    with torch.device("meta"):
+        albert = transformers.AlbertConfig(hidden_size=64, num_attention_heads=4, intermediate_size=64)
+        model._set_dropout(albert, 0.25)
+        built = transformers.AlbertForSequenceClassification(albert)
+    assert {module.p for module in built.modules() if isinstance(module, torch.nn.Dropout)} == {0.25}
 
 
 # Results --------------------------------------------------------------------------------------------------------------------------
@@ -242,6 +268,7 @@ def test_a_seed_that_is_done_is_not_repeated(run: Path, finetune, monkeypatch: p
         assert record["epochs"] == whole["seeds"][seed]["epochs"] and predictions(tmp_path / "out", int(seed))
     finetune(run, *SHORT, "finetune.save=true", "finetune.seeds=[1]")  # its model was not kept
     assert began[4:] == [1]
+    assert not list((tmp_path / "out").glob("*.tmp"))
     saved = model.find(str(tmp_path / "out" / "model_seed_1"), 2, None, False)
     assert not [name for name in saved.shapes() if name not in saved.weights]
 
@@ -264,10 +291,13 @@ def test_results_of_something_else_are_refused(run: Path, finetune, glue: Path, 
     assert (tmp_path / "out" / "results.json").read_text() == before
 
 
-def test_a_loss_that_is_not_finite_ends_the_seed(run: Path, finetune) -> None:
+def test_a_loss_that_is_not_finite_ends_the_seed(run: Path, finetune, monkeypatch: pytest.MonkeyPatch) -> None:
     content = finetune(run, *SHORT, "optimizer.lr=1e30", "finetune.seeds=[0,1]", code=1)
     assert [record["diverged"].startswith("at update 2 of 6") for record in content["seeds"].values()] == [True, True]
     assert "scores" not in content["seeds"]["0"]
+    monkeypatch.setattr("pretrain.finetune.command.train", None)  # it is known how they end: nothing is trained again
+    again = finetune(run, *SHORT, "optimizer.lr=1e30", "finetune.seeds=[0,1]", "finetune.save=true", code=1)
+    assert again["seeds"] == content["seeds"]
 
 
 def test_training_keeps_to_its_settings(run: Path, finetune) -> None:

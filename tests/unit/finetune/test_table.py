@@ -23,7 +23,7 @@ BASE = {
     "optimizer.lr": 5e-5,
     "weights": "abc",
     "architecture": "bert",
-    "vocabulary": "v",
+    "tokenizer": "t",
     "data": "d",
 }
 CONTROL = {"finetune.from_scratch": True, "weights": "random"}
@@ -83,7 +83,7 @@ def gains(text: str) -> list[str]:
         ("finetune.dropout", 0.0),
         ("schedule.kind", "constant"),
         ("data", "other"),
-        ("vocabulary", "other"),
+        ("tokenizer", "other"),
         ("architecture", "other"),
     ],
 )
@@ -197,6 +197,16 @@ def test_it_is_told_where_a_constant_prediction_counts_as_0(tmp_path: Path, show
     assert show(tmp_path).count("predictions are all the same the pearson score is 0") == 1
     write_results(tmp_path / "rte" / "rte", [0.5])
     assert "all the same" not in show(tmp_path / "rte")
+
+
+def test_seeds_that_were_made_with_something_else_are_told(tmp_path: Path, show) -> None:
+    path = write_results(tmp_path / "some", RANDOM) / "results.json"
+    content = json.loads(path.read_text())
+    for seed, version in (("0", "2.11"), ("1", "2.13"), ("2", "2.11")):
+        content["seeds"][seed]["made_with"] = {"device": "a processor", "versions": {"torch": version}}
+    path.write_text(json.dumps(content))
+    lines = [line for line in show(tmp_path).splitlines() if line.startswith("NOT equal")]
+    assert lines == ["NOT equal: in rte, runs/mini, adamw lr 5e-05, versions.torch is 2.11 for seed 0 and 2, 2.13 for seed 1"]
 
 
 def test_what_is_no_results_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
