@@ -76,7 +76,12 @@ def _parser() -> Parser:
     parser.add_argument("--format", choices=("table", "json"), default="table", help="lines to read, or one object with all figures")
     parser.add_argument("-cd", "--config-dir", metavar="DIR", help="a folder of your own YAML files, looked at before ours")
     causal = parser.add_argument_group("GPT-2")
-    causal.add_argument("--max-length", type=_positive, metavar="N", help="tokens that the model sees at a time (its positions)")
+    causal.add_argument(
+        "--max-length",
+        type=_positive,
+        metavar="N",
+        help="tokens that the model sees at a time, at most its positions (of a run its data.max_seq_length, else all positions)",
+    )
     causal.add_argument(
         "--stride",
         type=_positive,

@@ -3,13 +3,10 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from pretrain.checkpoint.opening import is_checkpoint, is_run
 from pretrain.config.schema import Config
-from pretrain.config.serialise import from_yaml
-from pretrain.errors import UserError
 from pretrain.loading import Loaded
 from pretrain.metrics import last, read_metrics
-from pretrain.run_folder import RunFolder
+from pretrain.origin import config_of, run_folder_of
 
 
 @dataclass(frozen=True)
@@ -31,6 +28,11 @@ class Subject:
     run: Run | None
 
     @property
+    def trained_length(self) -> int | None:
+        """Tokens of the sequences that its run trained it with; None where it is not a run's."""
+        return self.run.config.data.max_seq_length if self.run else None
+
+    @property
     def description(self) -> str:
         """Name, kind and size."""
         model = self.loaded.model
@@ -39,19 +41,8 @@ class Subject:
 
 def run_of(folder: Path) -> Run | None:
     """The run that the model in `folder`, as `pretrain.loading.find_model` gives it, belongs to by where it lies."""
-    if is_checkpoint(folder):
-        found = RunFolder(folder.resolve().parents[1])
-    elif is_run(folder):
-        found = RunFolder(folder)
-    else:
-        found = RunFolder(folder.resolve().parent)
-        if found.export.resolve() != folder.resolve():
-            return None
-    if not found.config.exists():
+    found = run_folder_of(folder)
+    if found is None:
         return None
     start = last(read_metrics(found.metrics), "start")
-    try:
-        config = from_yaml(found.config.read_text(encoding="utf-8", errors="replace"))
-    except UserError as error:
-        raise UserError(f"{found.config} is not a configuration that this version can read; put the run's own back") from error
-    return Run(config, start["data_fingerprint"] if start else None)
+    return Run(config_of(found), start["data_fingerprint"] if start else None)

@@ -115,7 +115,7 @@ def test_documents_in_one_stream_see_those_before_them(evaluated, plain) -> None
     tokens = [token for text in DOCUMENTS for token in (front, *tokenizer(text)["input_ids"])]
     each = slowly(model, tokens, POSITIONS, POSITIONS // 2)
     wanted = [loss for token, loss in zip(tokens[1:], each, strict=True) if token != front]
-    found = evaluated("runs/gpt2", "data.paths=[text.jsonl]", "--concatenate")
+    found = evaluated("gpt2", "data.paths=[text.jsonl]", "--concatenate")
     assert found["tokens"] == len(wanted) and found["nats"] == pytest.approx(sum(wanted), rel=1e-6)
     assert (found["max_length"], found["stride"]) == (POSITIONS, POSITIONS // 2)
 
@@ -166,9 +166,24 @@ def test_a_text_without_a_token_is_refused(refused, monkeypatch: pytest.MonkeyPa
 def test_run_checkpoint_export_and_hub_are_one_model(evaluated, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.snapshot_download", lambda name, allow_patterns: str(folder / "gpt2"))
     names = ("runs/gpt2", "runs/gpt2/checkpoints/step_00000004", "gpt2", "somebody/gpt2")
-    assert len({evaluated(name, "data.paths=[text.jsonl]")["nats"] for name in names}) == 1
-    earlier = evaluated("runs/gpt2/checkpoints/step_00000002", "data.paths=[text.jsonl]")
-    assert earlier["nats"] != evaluated("gpt2", "data.paths=[text.jsonl]")["nats"]
+    same = ("data.paths=[text.jsonl]", "--max-length", POSITIONS)
+    assert len({evaluated(name, *same)["nats"] for name in names}) == 1
+    assert evaluated("runs/gpt2/checkpoints/step_00000002", *same)["nats"] != evaluated("gpt2", *same)["nats"]
+
+
+@pytest.mark.parametrize("model", ["runs/gpt2", "runs/gpt2/checkpoints/step_00000004"])
+def test_a_window_is_as_long_as_the_run_has_trained(evaluated, capsys: pytest.CaptureFixture[str], model: str) -> None:
+    text = ("data.paths=[text.jsonl]", "data.cache_dir=cache")
+    found = evaluated(model, *text)
+    assert (found["max_length"], found["stride"], found["trained_length"]) == (16, 8, 16)
+    assert main([model, *text]) == 0 and "not trained" not in capsys.readouterr().out
+    assert main([model, *text, "--max-length", "17"]) == 0
+    assert "note  positions from 16 on were not trained by the run\n" in capsys.readouterr().out
+
+
+def test_a_window_of_another_model_has_all_its_positions(evaluated) -> None:
+    found = evaluated("gpt2", "data.paths=[text.jsonl]")
+    assert (found["max_length"], found["trained_length"]) == (POSITIONS, None)
 
 
 def test_lines_say_how_it_was_measured(folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
