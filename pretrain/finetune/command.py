@@ -60,7 +60,7 @@ def num_labels(task: str) -> int | None:
 
 def with_lengths(task: str, settings: FinetuneConfig, start: model.Start) -> FinetuneConfig:
     """The settings with the lengths that they leave open. Raises UserError where the model or SQuAD's windows do not allow them."""
-    length = settings.max_seq_length or min(_USUAL_LENGTH.get(task, _LENGTH), start.positions)
+    length = settings.max_seq_length or min(_USUAL_LENGTH.get(task, _LENGTH), start.positions, start.trained_length or start.positions)
     if length > start.positions:
         raise UserError(
             f"finetune.max_seq_length={length} is more than the model's {start.positions} positions; give {start.positions} or less"
@@ -140,6 +140,8 @@ def _tell_plan(given: str, config: FinetuningConfig, start: model.Start, problem
     print(f"{'model':>10}  {given}: {size}; " + ("random weights" if not start.weights else f"new weights: {', '.join(new) or 'none'}"))
     counts = ", ".join(f"{count:,} {name}" for name, count in problem.counts.items())
     print(f"{'data':>10}  {config.task}: {counts}; sequences of at most {settings.max_seq_length} tokens")
+    if start.weights and start.trained_length and (settings.max_seq_length or 0) > start.trained_length:
+        print(f"{'note':>10}  positions from {start.trained_length:,} on were not trained by the run")
     steps = num_updates(len(problem.rows), config)
     print(
         f"{'training':>10}  {steps:,} updates of {settings.batch_size} with {config.optimizer.name}, peak lr {config.optimizer.lr:g}, "

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pretrain.errors import UserError
 from pretrain.loading import find_model_or_download
+from pretrain.origin import trained_length
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,6 +31,8 @@ class Start:
     """Of what has been read: the same for the same weights. Hexadecimal SHA-256; `random` for random ones."""
     architecture: str
     """transformers' class of the model with its head."""
+    trained_length: int | None = None
+    """Tokens of the sequences that its run trained it with; None where it is not a run's."""
 
     @property
     def positions(self) -> int:
@@ -88,7 +91,7 @@ def find(given: str, num_labels: int | None, dropout: float | None, from_scratch
         _set_dropout(config, dropout)
     if from_scratch:
         weights, identity = {}, "random"
-    return Start(config, tokenizer, weights, identity, architecture)
+    return Start(config, tokenizer, weights, identity, architecture, trained_length(folder))
 
 
 _Read = tuple[Any, Any, "dict[str, Tensor]", str, str]

@@ -30,7 +30,8 @@ class FinetuneConfig:
     eval_batch_size: int = 128
     """The same where nothing is trained: memory alone depends on it."""
     max_seq_length: int | None = None
-    """Tokens of a sequence, what is longer is cut; none: 128, SQuAD 384, or the model's positions where those are fewer."""
+    """Tokens of a sequence, what is longer is cut; none: 128, SQuAD 384, or what the model's run trained it with, or its positions, where
+    those are fewer."""
     doc_stride: int | None = None
     """SQuAD: tokens that two windows of a long text have in common; none: a third of max_seq_length."""
     max_train_examples: int | None = None

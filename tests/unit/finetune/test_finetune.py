@@ -222,6 +222,16 @@ def test_the_head_alone_is_new_and_the_control_is_all_new(run: Path, tmp_path: P
     assert {module.p for module in start.build(0).modules() if isinstance(module, torch.nn.Dropout)} == {0.25}
 
 
+def test_sequences_are_as_long_as_the_run_has_trained(run: Path, exported: Path, finetune, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = read_finetuning(["task=rte"]).finetune
+    starts = {path: model.find(str(path), 2, None, False) for path in (run, checkpoint_of(run, 2), exported)}
+    assert [command.with_lengths("rte", settings, start).max_seq_length for start in starts.values()] == [16, 16, 32]
+    finetune(run, *SHORT, "finetune.max_steps=1")
+    assert "not trained" not in capsys.readouterr().out
+    finetune(run, *SHORT, "finetune.max_steps=1", "finetune.max_seq_length=17", out="longer")
+    assert "note  positions from 16 on were not trained by the run\n" in capsys.readouterr().out
+
+
 def test_what_decides_beside_the_weights_is_told_apart(run: Path) -> None:
     start = model.find(str(run), 2, None, False)
     before, tokens = start.described(), start.tokenization()

@@ -83,7 +83,7 @@ def test_windows_that_bring_nothing_new_are_refused(folder: Path, tmp_path: Path
     squad = write_squad(tmp_path / "squad")
     assert main([str(folder / "RUN"), "task=squad", f"finetune.data_dir={squad}", "finetune.doc_stride=19"]) == 2
     assert (
-        "leaves windows of finetune.max_seq_length=32 tokens nothing new beside the question; give less than 19" in capsys.readouterr().err
+        "leaves windows of finetune.max_seq_length=16 tokens nothing new beside the question; give less than 8" in capsys.readouterr().err
     )
 
 
