@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 _DESCRIPTION = """\
 Measure how well a model predicts a text: the perplexity of a GPT-2 per token, word and byte; loss and accuracy of a BERT at masked
-tokens. All of the text that is given is taken, but of a prepared folder (data=prepared) its validation split alone; without any text, a
-run is measured on its own validation text.
+tokens. All of the text that is given is taken, every source of a mixture once whatever its weight, but
+of a prepared folder (data=prepared) its validation split alone; without any text, a run is measured on its own validation text.
 
 examples:
   python -m pretrain.evaluate runs/gpt2_small 'data.paths=[wikitext.txt]' --stride 512

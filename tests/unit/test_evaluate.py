@@ -224,6 +224,17 @@ def test_masks_follow_the_run_unless_they_are_given(evaluated) -> None:
     assert full["loss"] == full["mlm_loss"] != pairs["mlm_loss"]
 
 
+def test_every_source_of_a_mixture_is_taken_once_whatever_its_weight(evaluated, folder: Path) -> None:
+    (folder / "short.txt").write_text("\n\n".join(f"the dog hears {number} birds.\nthe sea is red." for number in range(9)))
+    long, short = (evaluated("runs/bert", f"data.paths=[{name}.txt]") for name in ("long", "short"))
+    mixture = ("data.mixture.long.paths=[long.txt]", "data.mixture.short.paths=[short.txt]")
+    found, weighted = (evaluated("runs/bert", *mixture, *weight) for weight in ((), ("data.mixture.long.weight=3",)))
+    assert found["samples"] == long["samples"] + short["samples"] > 20 * short["samples"]
+    shares = [part["samples"] / found["samples"] for part in (long, short)]
+    assert found["nsp_accuracy"] == pytest.approx(shares[0] * long["nsp_accuracy"] + shares[1] * short["nsp_accuracy"], rel=1e-6)
+    assert found.pop("text") != weighted.pop("text") and found == weighted
+
+
 # Mistakes -------------------------------------------------------------------------------------------------------------------------
 
 
