@@ -120,6 +120,17 @@ def test_documents_in_one_stream_see_those_before_them(evaluated, plain) -> None
     assert (found["max_length"], found["stride"]) == (POSITIONS, POSITIONS // 2)
 
 
+def test_a_file_as_one_document_is_scored_with_all_its_blank_lines(evaluated, plain, folder: Path) -> None:
+    model, tokenizer = plain
+    text = " \n = the moon = \n \n the cat sees the moon . \n\n a dog \n \n = the sea = \n \n the sea is blue . \n \n" * 2
+    (folder / "wiki.tokens").write_text(text)
+    ids = tokenizer(text)["input_ids"]
+    found = evaluated("gpt2", "data=text", "data.paths=[wiki.tokens]", "data.documents=file", "--stride", 8)
+    assert (found["documents"], found["tokens"], found["bytes"]) == (1, len(ids), len(text)) and len(ids) > 2 * POSITIONS
+    assert found["nats"] == pytest.approx(sum(slowly(model, [tokenizer.bos_token_id, *ids], POSITIONS, 8)), rel=1e-6)
+    assert evaluated("gpt2", "data.paths=[wiki.tokens]", "--stride", 8)["documents"] == 10
+
+
 @pytest.mark.parametrize(("length", "stride"), [(8, 8), (8, 1), (8, 3), (100, 50), (1, 1)])
 def test_each_label_occurs_once_with_enough_before_it(length: int, stride: int) -> None:
     tokens = list(range(50))
