@@ -131,7 +131,7 @@ def mathematical_settings(config: Config) -> dict[str, object]:
     return {key: value for key, value in _flat(parts) if key not in _NOT_MATHEMATICAL}
 
 
-_TEXT = ("name", "subset", "split", "revision", "weight", "weights")
+_TEXT = ("name", "subset", "split", "revision", "documents", "weight", "weights")
 """The settings of data.*, and of a source of a mixture, that say which text is read; the others say where it lies."""
 
 

@@ -67,6 +67,11 @@ class Batches:
                     batch.setdefault(field, np.empty((len(positions), *values.shape[1:]), values.dtype))[rows] = values
         return batch
 
+    def by_source(self) -> "list[Batches]":
+        """Each source for itself, all of it within its `num_anchors` whatever its weight."""
+        sources = zip(self.mixture.names, self._makers, self._orders, strict=True)
+        return [Batches([maker], [order], Mixture({name: 1.0})) for name, maker, order in sources]
+
     def drawn(self, position: int) -> dict[str, int]:
         """Samples drawn from each source before `position`."""
         return dict(zip(self.mixture.names, self.mixture.drawn(position), strict=True))

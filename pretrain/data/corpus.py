@@ -100,7 +100,10 @@ def _files_source(name: str, weight: float, data: FilesConfig, key: str, hashes:
         identity: dict[str, Any] = {"files": _content_hash(files, hashes)}
         if any(format_of(path) in _RECORDS for path in files):
             identity["text_field"] = data.text_field
-        return Text(files_key, identity, lambda: [part for path in files for part in parts_of(path, data.text_field)])
+        whole = data.documents == "file"
+        if whole and any(format_of(path) not in _RECORDS for path in files):
+            identity["documents"] = data.documents
+        return Text(files_key, identity, lambda: [part for path in files for part in parts_of(path, data.text_field, whole)])
 
     return Source(name, weight, text(train, f"{key}.paths"), text(valid, f"{key}.valid_paths") if valid else None)
 

@@ -1,7 +1,7 @@
 """What a corpus is read in: files, stretches of large files, modules of the standard library. Each is read by one process from its beginning
 to its end, and gives the same documents in the same order every time.
 
-A document is text without blank lines at its ends. Reading streams: little more than one document is held.
+A document is text without blank lines at its ends, or a whole file. Reading streams: little more than one document is held.
 """
 
 from __future__ import annotations
@@ -20,6 +20,9 @@ from pretrain.errors import UserError
 
 LONGEST_DOCUMENT_CHARACTERS = 1 << 20
 """A longer document is cut, at the end of a line where there is one, so that memory stays bounded."""
+
+LONGEST_WHOLE_FILE_CHARACTERS = 1 << 22
+"""The same for a file that is one document; WikiText's are shorter, and so are novels."""
 
 STRETCH_BYTES = 1 << 26
 """A large file that is not packed is read in stretches of about this size."""
@@ -79,6 +82,22 @@ class TextStretch(_Stretch):
                 yield from tidy(head, log)
         if not log.cut_short:  # else the last document is not whole
             yield from tidy(rest, log)
+        log.check()
+
+
+@dataclass(frozen=True)
+class WholeFile(_Stretch):
+    """Plain text that is one document as it stands, with all its blank lines."""
+
+    def documents(self, log: ReadLog) -> Iterator[str]:
+        text = ""
+        for block in blocks(self.path, log):
+            if len(text) + len(block) > LONGEST_WHOLE_FILE_CHARACTERS:
+                yield from _as_it_stands(text, log)
+                text = ""
+            text += block
+        if not log.cut_short:  # else it is not whole
+            yield from _as_it_stands(text, log)
         log.check()
 
 
@@ -166,14 +185,17 @@ def _stdlib_texts(path: Path) -> list[str]:
     return ["\n".join(paragraphs) for paragraphs in stdlib_documents(path)]
 
 
-def parts_of(path: Path, text_field: str) -> list[Part]:
-    """A file's parts: itself, or stretches where it is large and can be entered in its middle. Raises UserError."""
+def parts_of(path: Path, text_field: str, whole: bool = False) -> list[Part]:
+    """A file's parts: itself, or stretches where it is large and can be entered in its middle. `whole`: plain text is one document a file.
+    Raises UserError."""
     packed, form = packing_of(path), format_of(path)
     if form == ".parquet":
         if packed:
             raise UserError(f"{path}: Parquet files are not read packed; unpack it (Parquet packs its own content)")
         return _row_groups(path, text_field)
     is_records = form in JSON_SUFFIXES
+    if whole and not is_records:
+        return [WholeFile(path, 0, None)]
     bounds = [0, None] if packed else _stretches(path, (b"\n",) if is_records else (b"\n\n", b"\n\r\n"))
     stretches = list(zip(bounds, bounds[1:]))
     if is_records:
@@ -210,6 +232,12 @@ def tidy(text: str, log: ReadLog) -> Iterator[str]:
         text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     log.documents += 1
     yield text
+
+
+def _as_it_stands(text: str, log: ReadLog) -> Iterator[str]:
+    if text and not text.isspace():
+        log.documents += 1
+        yield text
 
 
 def _is_unicode(text: str) -> bool:

@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 _DESCRIPTION = """\
 Measure how well a model predicts a text: the perplexity of a GPT-2 per token, word and byte; loss and accuracy of a BERT at masked
-tokens. All of the text that is given is taken, but of a prepared folder (data=prepared) its validation split alone; without any text, a
-run is measured on its own validation text.
+tokens. All of the text that is given is taken, every source of a mixture once whatever its weight, but
+of a prepared folder (data=prepared) its validation split alone; without any text, a run is measured on its own validation text.
 
 examples:
-  python -m pretrain.evaluate runs/gpt2_small 'data.paths=[wikitext.txt]' --stride 512
-  python -m pretrain.evaluate openai-community/gpt2 'data.paths=[wikitext.txt]' --concatenate --format json
+  python -m pretrain.evaluate runs/gpt2_small 'data.paths=[wiki.test.tokens]' data.documents=file --stride 512    a file is one text
+  python -m pretrain.evaluate openai-community/gpt2 'data.paths=[stories/]' --concatenate --format json    blank lines part documents
   python -m pretrain.evaluate runs/bert_mini data=text 'data.paths=[books/]'
   python -m pretrain.evaluate runs/bert_mini data=stdlib data.max_seq_length=512
   python -m pretrain.evaluate runs/bert_mini

@@ -1,6 +1,6 @@
 """How well a BERT fills in masked tokens: the scores of a run's `eval` lines, with the masks that validation draws."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -24,7 +24,8 @@ _TOKENS_AT_ONCE = 4096
 
 
 def evaluate(subject: Subject, overrides: list[str], config_dir: str | None) -> Result:
-    """Loss and accuracy on the text that `overrides` name or, without one, on as much of the run's validation text as the run evaluates."""
+    """Loss and accuracy on the text that `overrides` name, every source once whatever its weight or, without one, on as much of the run's
+    validation text as the run evaluates, mixed as there."""
     model, tokenizer = subject.loaded.model, subject.loaded.tokenizer
     if model.config.model_type != "bert" or type(tokenizer.backend_tokenizer.model).__name__ != "WordPiece":
         raise UserError(
@@ -42,8 +43,12 @@ def evaluate(subject: Subject, overrides: list[str], config_dir: str | None) -> 
     # the masks follow from a constant and a sample's position alone: run.seed has no part in them
     drawing = config.objective, config.data.max_seq_length, config.run.seed, mixture_of(prepared, config.data)
     batches = make_batches(prepared, "valid", *drawing)
-    num_samples = min(samples or batches.num_anchors, batches.num_anchors)
-    found = score(subject, batches, num_samples, with_pairs=config.objective.kind == "mlm_nsp")
+    if samples is None:
+        taken = [(source, source.num_anchors) for source in batches.by_source()]
+    else:
+        taken = [(batches, min(samples, batches.num_anchors))]
+    num_samples = sum(number for _, number in taken)
+    found = score(subject, taken, with_pairs=config.objective.kind == "mlm_nsp")
     mask_probability: float = config.objective.mask_probability  # type: ignore[attr-defined]
     text = "sentence pairs" if config.objective.kind == "mlm_nsp" else "full sequences"
     return Result(
@@ -66,8 +71,8 @@ def evaluate(subject: Subject, overrides: list[str], config_dir: str | None) -> 
     )
 
 
-def score(subject: Subject, batches: Batches, num_samples: int, with_pairs: bool) -> dict[str, float]:
-    """The scores of the first `num_samples` samples, named as in `pretrain.validation.evaluate`."""
+def score(subject: Subject, taken: Sequence[tuple[Batches, int]], with_pairs: bool) -> dict[str, float]:
+    """The scores of the first so many samples of each of `taken`, named as in `pretrain.validation.evaluate`."""
     model = subject.loaded.model
     if not with_pairs and hasattr(model.cls, "seq_relationship"):
         del model.cls.seq_relationship
@@ -77,15 +82,16 @@ def score(subject: Subject, batches: Batches, num_samples: int, with_pairs: bool
     def measure(batch: dict[str, Tensor]) -> dict[str, Tensor]:
         return objective({name: value.to(model.device) for name, value in batch.items()})
 
-    return scores(add_up(_dealt(batches, num_samples), objective.valid_counts, measure))
+    return scores(add_up(_dealt(taken), objective.valid_counts, measure))
 
 
-def _dealt(batches: Batches, num_samples: int) -> Iterator[dict[str, Tensor]]:
-    size = max(1, _TOKENS_AT_ONCE // batches.sequence_length)
-    with Progress("evaluating", num_samples, unit="samples") as bar:
-        for batch in evaluation_batches(batches, num_samples, size, 0, 1):
-            yield batch
-            bar.advance(size)
+def _dealt(taken: Sequence[tuple[Batches, int]]) -> Iterator[dict[str, Tensor]]:
+    with Progress("evaluating", sum(number for _, number in taken), unit="samples") as bar:
+        for batches, number in taken:
+            size = max(1, _TOKENS_AT_ONCE // batches.sequence_length)
+            for batch in evaluation_batches(batches, number, size, 0, 1):
+                yield batch
+                bar.advance(size)
 
 
 def _prepared(config: Config, subject: Subject) -> Prepared:

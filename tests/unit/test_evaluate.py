@@ -120,6 +120,17 @@ def test_documents_in_one_stream_see_those_before_them(evaluated, plain) -> None
     assert (found["max_length"], found["stride"]) == (POSITIONS, POSITIONS // 2)
 
 
+def test_a_file_as_one_document_is_scored_with_all_its_blank_lines(evaluated, plain, folder: Path) -> None:
+    model, tokenizer = plain
+    text = " \n = the moon = \n \n the cat sees the moon . \n\n a dog \n \n = the sea = \n \n the sea is blue . \n \n" * 2
+    (folder / "wiki.tokens").write_text(text)
+    ids = tokenizer(text)["input_ids"]
+    found = evaluated("gpt2", "data=text", "data.paths=[wiki.tokens]", "data.documents=file", "--stride", 8)
+    assert (found["documents"], found["tokens"], found["bytes"]) == (1, len(ids), len(text)) and len(ids) > 2 * POSITIONS
+    assert found["nats"] == pytest.approx(sum(slowly(model, [tokenizer.bos_token_id, *ids], POSITIONS, 8)), rel=1e-6)
+    assert evaluated("gpt2", "data.paths=[wiki.tokens]", "--stride", 8)["documents"] == 10
+
+
 @pytest.mark.parametrize(("length", "stride"), [(8, 8), (8, 1), (8, 3), (100, 50), (1, 1)])
 def test_each_label_occurs_once_with_enough_before_it(length: int, stride: int) -> None:
     tokens = list(range(50))
@@ -222,6 +233,17 @@ def test_masks_follow_the_run_unless_they_are_given(evaluated) -> None:
     full = evaluated("runs/bert", *text, "objective=mlm", "data.max_seq_length=32", "objective.mask_probability=0.3")
     assert full["max_seq_length"] == 32 and full["mask_probability"] == 0.3 and "nsp_accuracy" not in full
     assert full["loss"] == full["mlm_loss"] != pairs["mlm_loss"]
+
+
+def test_every_source_of_a_mixture_is_taken_once_whatever_its_weight(evaluated, folder: Path) -> None:
+    (folder / "short.txt").write_text("\n\n".join(f"the dog hears {number} birds.\nthe sea is red." for number in range(9)))
+    long, short = (evaluated("runs/bert", f"data.paths=[{name}.txt]") for name in ("long", "short"))
+    mixture = ("data.mixture.long.paths=[long.txt]", "data.mixture.short.paths=[short.txt]")
+    found, weighted = (evaluated("runs/bert", *mixture, *weight) for weight in ((), ("data.mixture.long.weight=3",)))
+    assert found["samples"] == long["samples"] + short["samples"] > 20 * short["samples"]
+    shares = [part["samples"] / found["samples"] for part in (long, short)]
+    assert found["nsp_accuracy"] == pytest.approx(shares[0] * long["nsp_accuracy"] + shares[1] * short["nsp_accuracy"], rel=1e-6)
+    assert found.pop("text") != weighted.pop("text") and found == weighted
 
 
 # Mistakes -------------------------------------------------------------------------------------------------------------------------

@@ -31,6 +31,7 @@ def name_of(*overrides: str, config_dir: str | None = None) -> str:
         # Which text counts, where it lies does not.
         ("+experiment=bert_mini data=stdlib data.max_seq_length=64", "bert_mini-stdlib-max_seq_length_64"),
         ("+experiment=bert_mini data.paths=[a.txt] tokenizer.vocab_size=4096", "bert_mini-vocab_size_4096"),
+        ("+experiment=bert_mini data.paths=[a.txt] data.documents=file", "bert_mini-documents_file"),
         ("data=hub data.name=a/b data.subset=en data.streaming=false", "demo-hub-data.name_a_b_c14cddc033-subset_en"),
         (
             "data=mixture data.mixture.wiki.paths=[a] data.mixture.wiki.weight=3.0 data.mixture.wiki.text_field=t",

@@ -53,10 +53,14 @@ class FilesConfig:
     """Validation text; empty: cut from `paths` by document hash."""
     text_field: str = "text"
     """Where .jsonl and .parquet records hold their text."""
+    documents: str = "blank_line"
+    """What parts the documents of plain text: blank_line, or file: each file is one as it stands, with its blank lines (above 4 Mi
+    characters it is cut)."""
 
-    def check_names(self, prefix: str) -> None:
-        """Raise a `UserError` for what is no name (OmegaConf lets a list be an element), and for an empty one, which would be the folder
-        that the command is given in."""
+    def check_files(self, prefix: str) -> None:
+        """Raise a `UserError` for what is no name (OmegaConf lets a list be an element), for an empty one, which would be the folder that
+        the command is given in, and for another way to part documents."""
+        require_choice(f"{prefix}.documents", self.documents, ("blank_line", "file"))
         for name in ("paths", "valid_paths"):
             given = getattr(self, name)
             named = all(isinstance(path, str) and path for path in given)
@@ -89,7 +93,7 @@ class TextDataConfig(FilesConfig, DataConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.check_names("data")
+        self.check_files("data")
 
 
 @dataclass
@@ -145,7 +149,7 @@ def _source(name: str, values: Any) -> SourceConfig:
         known = ", ".join(part.name for part in fields(SourceConfig))
         raise UserError(f"{key}: {str(error).partition(chr(10))[0]}; its settings are {known}") from error
     require_positive(key, source, "weight")
-    source.check_names(key)
+    source.check_files(key)
     if bool(source.paths) == bool(source.name):
         raise UserError(f"{key} must have either paths (files) or name (a data set of the hub); give {key}.paths=[...] or {key}.name=...")
     return source

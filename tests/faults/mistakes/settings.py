@@ -94,6 +94,7 @@ OUT_OF_RANGE = {
     "data.max_seq_length": ("0", "7", "-1", "100000", HUGE),
     "data.validation_fraction": ("0", "1", "-0.5", "2", "nan", "inf"),
     "data.min_document_characters": ("0", "-3", HUGE),
+    "data.documents": ("page", "FILE", "''"),
     "tokenizer.kind": ("sentencepiece", "BPE", "none"),
     "tokenizer.vocab_size": ("0", "-5", HUGE),
     "tokenizer.training_megabytes": ("0", "-1", HUGE),

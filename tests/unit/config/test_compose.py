@@ -211,7 +211,7 @@ def test_a_mixture_is_named_source_by_source():
     [
         (
             "data.mixture.wiki.wheight=2",
-            r"data.mixture.wiki: Key 'wheight' not in 'SourceConfig'; its settings are paths, valid_paths, text_field, name, subset, split, valid_split, revision, streaming, weight",
+            r"data.mixture.wiki: Key 'wheight' not in 'SourceConfig'; its settings are paths, valid_paths, text_field, documents, name, subset, split, valid_split, revision, streaming, weight",
         ),
         ("data.mixture.wiki.weight=0", r"data.mixture.wiki.weight=0.0 is not valid; give a number above 0"),
         ("data.mixture.wiki.weight=much", r"data.mixture.wiki: Value 'much' of type 'str' could not be converted to Float"),

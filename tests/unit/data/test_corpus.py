@@ -39,6 +39,21 @@ def test_blank_lines_end_documents_and_lines_are_kept_as_they_are(tmp_path):
     assert read(tmp_path / "a.txt") == ["One. \n  Two.", "Three – é."]
 
 
+def test_a_file_is_one_document_as_it_stands_where_that_is_asked_for(tmp_path, monkeypatch):
+    text = " \n = One = \n\n Two.\n \n\n Three\n \n"
+    (tmp_path / "a.txt").write_bytes(("\ufeff" + text).encode())
+    (tmp_path / "b.txt.gz").write_bytes(gzip.compress(text.replace("\n", "\r\n").encode()))
+    (tmp_path / "c.txt").write_text(" \n\n")
+    (tmp_path / "d.jsonl").write_text('{"text": "From JSON.\\n"}\n')
+    assert read(tmp_path, documents="file") == [text, text, "From JSON."]
+    monkeypatch.setattr(reading, "_BLOCK_BYTES", 8)
+    monkeypatch.setattr(parts, "LONGEST_WHOLE_FILE_CHARACTERS", 20)
+    cut = read(tmp_path / "a.txt", documents="file")
+    assert "".join(cut) == text and len(cut) == 2 and max(map(len, cut)) <= 20
+    with pytest.raises(UserError, match="data.documents=page is not valid; give one of blank_line, file"):
+        TextDataConfig(documents="page")
+
+
 PACKERS = {".bz2": bz2.compress, ".gz": gzip.compress, ".xz": partial(lzma.compress, preset=0), ".zst": zstandard.compress}
 
 
@@ -139,12 +154,14 @@ def test_identity_depends_on_content_and_order_not_on_place(tmp_path):
     for name, text in (("a.txt", "One."), ("b.txt", "Two."), ("c.txt", "One."), ("a.jsonl", "One.")):
         (tmp_path / name).write_text(text)
 
-    def identity_of(*names):
-        return open_sources(TextDataConfig(paths=[str(tmp_path / name) for name in names]))[0].train.identity
+    def identity_of(*names, **settings):
+        return open_sources(TextDataConfig(paths=[str(tmp_path / name) for name in names], **settings))[0].train.identity
 
     assert identity_of("a.txt") == identity_of("c.txt") != identity_of("b.txt")
     assert identity_of("a.txt", "b.txt") != identity_of("b.txt", "a.txt")
     assert identity_of("a.txt") != identity_of("a.jsonl")  # the same bytes, read another way
+    assert identity_of("a.txt") != identity_of("a.txt", documents="file") == identity_of("c.txt", documents="file")
+    assert identity_of("a.jsonl") == identity_of("a.jsonl", documents="file")  # of records it says nothing
 
 
 def test_unchanged_files_are_hashed_once(tmp_path, monkeypatch):
