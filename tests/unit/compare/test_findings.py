@@ -120,6 +120,23 @@ def test_the_baseline_is_never_chosen_by_the_results(tmp_path: Path, monkeypatch
     assert summarise({made.folder: made.design}).baseline == "lamb"
 
 
+def test_what_the_decay_is_multiplied_by_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    names = ("adamw", "came", "came_trust_ratio", "lamb", "adafactor", "plain")
+    plain = "compare.variants.plain=[optimizer=adafactor,optimizer.scale_parameter=false]"
+    settings = (f"compare.optimizers=[{','.join(names)}]", plain, "compare.seeds=1", "compare.most_rates=1")
+    grids = (f"compare.lrs.{name}=[1e-3]" for name in names)
+    made = make_comparison(tmp_path, lambda *_: 2.0, *settings, *grids, monkeypatch=monkeypatch)
+    (note,) = [note for note in summarise({made.folder: made.design}).notes if note.startswith("weight decay")]
+    assert dict(part.split(" ", 1) for part in note.partition(": ")[2].split(", ")) == {
+        "adamw": "1e-05",
+        "came": "1e-05",
+        "came_trust_ratio": "1e-05 times the trust ratio",
+        "lamb": "1e-05 times the trust ratio",
+        "adafactor": "1e-05 times the parameter's RMS",
+        "plain": "1e-05",
+    }
+
+
 def test_without_a_difference_the_test_cries_wolf_as_often_as_it_says():
     """Of 600 comparisons of two equal settings, about 5 in 100 have p below 0.05: 3 standard deviations of the count to either side."""
     rng = np.random.default_rng(0)
