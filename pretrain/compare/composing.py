@@ -76,6 +76,8 @@ def _refuse_what_is_compared(overrides: Iterable[str], asked: CompareConfig) -> 
             raise UserError(f"{override}: a comparison sets {key} itself; give {instead[key]}")
     for name, settings in asked.variants.items():
         for setting in settings:
+            if _key(setting) == "optimizer.lr":
+                raise UserError(f"compare.variants.{name}: a comparison sets optimizer.lr itself; give compare.lrs.{name}=[1e-4,2e-4]")
             if (key := _key(setting)) != "optimizer" and not key.startswith(MAY_DIFFER):
                 raise UserError(
                     f"compare.variants.{name}: {setting} would make its runs unequal to the others; a variant has optimizer, optimizer.*, "

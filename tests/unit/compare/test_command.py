@@ -41,6 +41,10 @@ from tests.made_comparison import SETTINGS, THREE
                 "zero=stage1",
             )
         ),
+        (
+            "compare.variants.x=[optimizer=came,optimizer.lr=1e-5] compare.optimizers=[came,x]",
+            "compare.variants.x: a comparison sets optimizer.lr itself; give compare.lrs.x=[1e-4,2e-4]",
+        ),
         ("compare.variants.a/b=[optimizer=came]", "compare.variants='a/b' is not valid; give names of letters"),
         ("compare.seeds=[0,99999999999999999999]", "compare.seeds=[0, 99999999999999999999] is not valid"),
         ("compare.seeds=[0,1] run.seed=3", "run.seed=3: a comparison sets run.seed itself; give all of them in compare.seeds"),
