@@ -49,9 +49,10 @@ def read_command(overrides: list[str], config_dir: str | None) -> Comparison:
     asked = settings_of(CompareConfig, "compare", own)
     _refuse_what_is_compared(of_runs, asked)
     configs = {name: _configured(name, asked, of_runs, config_dir) for name in asked.optimizers}
-    for name in asked.lrs:
-        if name not in configs:
-            raise UserError(f"compare.lrs.{name}: {name} is not among compare.optimizers, {', '.join(configs)}; add it there")
+    for key, named in (("lrs", asked.lrs), ("variants", asked.variants)):
+        for name in named:
+            if name not in configs:
+                raise UserError(f"compare.{key}.{name}: {name} is not among compare.optimizers, {', '.join(configs)}; add it there")
     first = configs[asked.optimizers[0]]
     if first.train.micro_batch_size == AUTO:
         raise UserError("train.micro_batch_size=auto may find another one for each optimizer; give a number, which all runs then have")

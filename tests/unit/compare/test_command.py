@@ -25,6 +25,7 @@ from tests.made_comparison import SETTINGS, THREE
         ("compare.lrs.came=[0]", "compare.lrs.came=[0] is not valid; give different numbers above 0"),
         ("compare.lrs.came=fast", "compare.lrs.came=fast is not valid; give different numbers above 0"),
         ("compare.lrs.lion=[1e-3]", "compare.lrs.lion: lion is not among compare.optimizers"),
+        ("compare.variants.x=[optimizer=came,optimizer.beta1=0.8]", "compare.variants.x: x is not among compare.optimizers, came, adamw"),
         ("compare.grid=3", "there is no setting 'compare.grid'; compare has name, optimizers, seeds"),
         ("compare.variants.x=[optimizer.beta1=0.8] compare.optimizers=[x]", "compare.variants.x chooses no optimizer; add optimizer=NAME"),
         *(
