@@ -83,6 +83,8 @@ def notes(design: Design, rows: Sequence[Row], baseline: str) -> list[str]:
     unfinished = [row.variant for row in rows if not row.has_ended]
     if unfinished:
         lines.append(f"NOT finished: {', '.join(unfinished)}; the same command goes on")
+    if unfinished and any(row.p is not None for row in rows):
+        lines.append("NOT final: p, which counts what is not finished as tests whose p are the largest, and can only fall when they end")
     return lines
 
 
