@@ -30,7 +30,7 @@ settings (all others are those of the runs, as in python -m pretrain):
   compare.rates            learning rates in a first grid (5), a factor of 2 apart, around the paper's advice
   compare.most_rates       how many a widened grid may have (9)
   compare.lrs.NAME         the first grid of one optimizer
-  compare.variants.NAME    a variant of your own: [optimizer=came,optimizer.beta3=0.9995]
+  compare.variants.NAME    a variant of your own, which compare.optimizers names too: [optimizer=came,optimizer.beta3=0.9995]
   compare.name             the folder below run.dir (compare-<run.name>)
 """
 _FORMATS = ("table", "markdown", "csv")

@@ -49,9 +49,10 @@ def read_command(overrides: list[str], config_dir: str | None) -> Comparison:
     asked = settings_of(CompareConfig, "compare", own)
     _refuse_what_is_compared(of_runs, asked)
     configs = {name: _configured(name, asked, of_runs, config_dir) for name in asked.optimizers}
-    for name in asked.lrs:
-        if name not in configs:
-            raise UserError(f"compare.lrs.{name}: {name} is not among compare.optimizers, {', '.join(configs)}; add it there")
+    for key, named in (("lrs", asked.lrs), ("variants", asked.variants)):
+        for name in named:
+            if name not in configs:
+                raise UserError(f"compare.{key}.{name}: {name} is not among compare.optimizers, {', '.join(configs)}; add it there")
     first = configs[asked.optimizers[0]]
     if first.train.micro_batch_size == AUTO:
         raise UserError("train.micro_batch_size=auto may find another one for each optimizer; give a number, which all runs then have")
@@ -76,6 +77,8 @@ def _refuse_what_is_compared(overrides: Iterable[str], asked: CompareConfig) -> 
             raise UserError(f"{override}: a comparison sets {key} itself; give {instead[key]}")
     for name, settings in asked.variants.items():
         for setting in settings:
+            if _key(setting) == "optimizer.lr":
+                raise UserError(f"compare.variants.{name}: a comparison sets optimizer.lr itself; give compare.lrs.{name}=[1e-4,2e-4]")
             if (key := _key(setting)) != "optimizer" and not key.startswith(MAY_DIFFER):
                 raise UserError(
                     f"compare.variants.{name}: {setting} would make its runs unequal to the others; a variant has optimizer, optimizer.*, "

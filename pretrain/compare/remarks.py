@@ -62,13 +62,11 @@ def notes(design: Design, rows: Sequence[Row], baseline: str) -> list[str]:
         lines.append(
             f"steps and tokens: until an evaluation is at {baseline}'s mean final loss of {target:.4f} or below, where all seeds are"
         )
-    decays = {
-        row.variant: row.found.best * design.variants[row.variant].settings["optimizer.weight_decay"] for row in rows if row.found.best
-    }
+    settings = {row.variant: design.variants[row.variant].settings for row in rows}
+    decays = {row.variant: row.found.best * settings[row.variant]["optimizer.weight_decay"] for row in rows if row.found.best}
     if any(decays.values()):
-        lines.append(
-            "weight decay of a step at the peak (lr x weight_decay): " + ", ".join(f"{name} {x:.2g}" for name, x in decays.items())
-        )
+        told = ", ".join(f"{name} {decay:.2g}{_times(settings[name])}" for name, decay in decays.items())
+        lines.append(f"weight decay of a step at the peak (lr x weight_decay): {told}")
     for name, variant in design.variants.items():
         if own := not_default(variant):
             lines.append(f"{name}: " + ", ".join(f"{key.removeprefix('optimizer.')} {shown(value)}" for key, value in own.items()))
@@ -85,7 +83,18 @@ def notes(design: Design, rows: Sequence[Row], baseline: str) -> list[str]:
     unfinished = [row.variant for row in rows if not row.has_ended]
     if unfinished:
         lines.append(f"NOT finished: {', '.join(unfinished)}; the same command goes on")
+    if unfinished and any(row.p is not None for row in rows):
+        lines.append("NOT final: p, which counts what is not finished as tests whose p are the largest, and can only fall when they end")
     return lines
+
+
+def _times(settings: Mapping[str, Any]) -> str:
+    """What the optimizer multiplies a matrix's step by, the decay that is part of it too."""
+    if settings.get("optimizer.scale_parameter"):
+        return " times the parameter's RMS"
+    if settings["optimizer.name"] == "lamb" or settings.get("optimizer.trust_ratio"):
+        return " times the trust ratio"
+    return ""
 
 
 def not_default(variant: Variant) -> dict[str, Any]:

@@ -31,7 +31,7 @@ class Row:
     against: Difference | None = None
     """Final validation loss: this minus the baseline's; None of the baseline, and until both have all their seeds."""
     p: float | None = None
-    """By `TEST`, over all rows that are held against the baseline."""
+    """By `TEST`, over all rows that are held against the baseline or still may be."""
     target: float | None = None
     """The baseline's mean final loss, which the steps and tokens are counted to; None until it has all its seeds."""
 
@@ -123,6 +123,7 @@ def judged(rows: list[Row], baseline: str) -> list[Row]:
             for row in rows
         ]
         tested = [place for place, row in enumerate(rows) if row.against is not None and row.against.p is not None]
-        for place, p in zip(tested, holm([rows[place].against.p for place in tested]), strict=True):
+        tests = len(tested) + sum(not row.has_ended for row in rows)
+        for place, p in zip(tested, holm([rows[place].against.p for place in tested], tests), strict=True):
             rows[place] = replace(rows[place], p=p)
     return sorted(rows, key=lambda row: (not row.is_whole, float(np.mean(row.losses)) if row.losses else np.inf))

@@ -55,12 +55,16 @@ def paired_difference(first: list[float], second: list[float]) -> Difference:
     return Difference(mean, mean - half, mean + half, t_probability(mean / error, degrees))
 
 
-def holm(probabilities: list[float]) -> list[float]:
-    """Adjusted for being several (Holm, 1979): each may be held against the level that a single one would be."""
+def holm(probabilities: list[float], tests: int) -> list[float]:
+    """Adjusted for being several (Holm, 1979): each may be held against the level that a single one would be.
+
+    `tests`: how many there are to be, at least as many as `probabilities`. Those still to come count as if theirs were the largest;
+    whatever they turn out to be, the adjusted ones given here can only fall then.
+    """
     ordered = sorted(range(len(probabilities)), key=probabilities.__getitem__)
     adjusted, largest = [0.0] * len(probabilities), 0.0
     for rank, place in enumerate(ordered):
-        largest = max(largest, min(1.0, (len(probabilities) - rank) * probabilities[place]))
+        largest = max(largest, min(1.0, (tests - rank) * probabilities[place]))
         adjusted[place] = largest
     return adjusted
 

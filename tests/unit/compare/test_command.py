@@ -25,6 +25,7 @@ from tests.made_comparison import SETTINGS, THREE
         ("compare.lrs.came=[0]", "compare.lrs.came=[0] is not valid; give different numbers above 0"),
         ("compare.lrs.came=fast", "compare.lrs.came=fast is not valid; give different numbers above 0"),
         ("compare.lrs.lion=[1e-3]", "compare.lrs.lion: lion is not among compare.optimizers"),
+        ("compare.variants.x=[optimizer=came,optimizer.beta1=0.8]", "compare.variants.x: x is not among compare.optimizers, came, adamw"),
         ("compare.grid=3", "there is no setting 'compare.grid'; compare has name, optimizers, seeds"),
         ("compare.variants.x=[optimizer.beta1=0.8] compare.optimizers=[x]", "compare.variants.x chooses no optimizer; add optimizer=NAME"),
         *(
@@ -40,6 +41,10 @@ from tests.made_comparison import SETTINGS, THREE
                 "run.init_from=y",
                 "zero=stage1",
             )
+        ),
+        (
+            "compare.variants.x=[optimizer=came,optimizer.lr=1e-5] compare.optimizers=[came,x]",
+            "compare.variants.x: a comparison sets optimizer.lr itself; give compare.lrs.x=[1e-4,2e-4]",
         ),
         ("compare.variants.a/b=[optimizer=came]", "compare.variants='a/b' is not valid; give names of letters"),
         ("compare.seeds=[0,99999999999999999999]", "compare.seeds=[0, 99999999999999999999] is not valid"),

@@ -1,17 +1,20 @@
 """What a comparison finds: differences that are there and none that are not, by statistics with known answers."""
 
 import csv
+import math
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from pretrain.compare.composing import Comparison
 from pretrain.compare.page import render
 from pretrain.compare.plot import as_svg
 from pretrain.compare.summary import Summary, summarise
 from pretrain.compare.table import as_csv, as_text
-from pretrain.report.significance import paired_difference
+from pretrain.report.significance import holm, paired_difference
 from tests.made_comparison import GRIDS, OPTIMA, RUN, THREE, changed, make_comparison, row, world
 
 
@@ -36,6 +39,59 @@ def test_the_probabilities_are_scipys_paired_test_adjusted_by_holm(summary: Summ
     smaller, larger = sorted(plain, key=plain.get)
     assert row(summary, smaller).p == pytest.approx(2 * plain[smaller], rel=1e-5)
     assert row(summary, larger).p == pytest.approx(max(plain[larger], 2 * plain[smaller]), rel=1e-5)
+
+
+APART = {"came": (-0.2, 0.1), "adamw": (0.0, 0.0), "lamb": (0.05, 0.1)}
+"""From AdamW's loss: the mean, and how far the seeds lie from it, half of them to either side."""
+ALONE = {name: 1 - 2 / math.pi * (x / (1 + x * x) + math.atan(x)) for name, x in (("came", 2.0), ("lamb", 0.5))}
+"""The p of each by itself, 0.041 and 0.45: of Student's t = x sqrt(3) with 3 degrees of freedom, in closed form."""
+ONE_RATE = ("compare.lrs.came=[1e-3]", "compare.lrs.adamw=[1e-3]", "compare.lrs.lamb=[1e-3]", "compare.most_rates=1")
+
+
+def apart(variant: str, lr: float, seed: int) -> float | None:
+    mean, deviation = APART[variant]
+    return 2.0 + mean + deviation * (-1) ** seed
+
+
+@pytest.fixture(scope="module")
+def ended(tmp_path_factory: pytest.TempPathFactory) -> Comparison:
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        return make_comparison(tmp_path_factory.mktemp("apart"), apart, *THREE, *ONE_RATE, monkeypatch=monkeypatch)
+
+
+@pytest.mark.parametrize(("missing", "left"), [("lamb", "came"), ("came", "lamb")])
+def test_p_counts_those_not_finished_and_says_so(ended: Comparison, missing: str, left: str, tmp_path: Path):
+    shutil.copytree(ended.folder, tmp_path / "copy")
+    shutil.rmtree(next((tmp_path / "copy").glob(f"{missing}-*-seed_3")))
+    summary = summarise({tmp_path / "copy": ended.design})
+    assert row(summary, left).p == pytest.approx(2 * ALONE[left], rel=1e-5) and row(summary, left).word == "no difference shown"
+    assert row(summary, missing).word == "not finished" and row(summary, missing).p is None
+    assert [note for note in summary.notes if note.startswith("NOT final: p")]
+
+
+def test_p_is_final_when_all_have_ended(ended: Comparison):
+    summary = summarise({ended.folder: ended.design})
+    assert row(summary, "came").p == pytest.approx(2 * ALONE["came"], rel=1e-5)
+    assert row(summary, "lamb").p == pytest.approx(ALONE["lamb"], rel=1e-5)
+    assert not [note for note in summary.notes if note.startswith("NOT")]
+
+
+def test_what_has_diverged_is_no_test_and_counts_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def without_lamb(variant: str, lr: float, seed: int) -> float | None:
+        return None if variant == "lamb" else apart(variant, lr, seed)
+
+    made = make_comparison(tmp_path, without_lamb, *THREE, *ONE_RATE, monkeypatch=monkeypatch)
+    came = row(summarise({made.folder: made.design}), "came")
+    assert came.p == pytest.approx(ALONE["came"], rel=1e-5) and came.word == "better"
+
+
+def test_holms_p_only_fall_when_those_still_to_come_are_known():
+    assert holm([0.01, 0.04, 0.03], 3) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.01, 0.03], 4) == pytest.approx([0.04, 0.09])
+    rng = np.random.default_rng(0)
+    for known in rng.integers(1, 6, 200):
+        every = list(rng.uniform(0, 0.3, 6))
+        assert all(np.array(holm(every, 6))[:known] <= holm(every[:known], 6))
 
 
 def test_the_interval_is_scipys(summary: Summary):
@@ -118,6 +174,23 @@ def test_the_baseline_is_never_chosen_by_the_results(tmp_path: Path, monkeypatch
     settings = ("compare.optimizers=[lamb,came]", "compare.seeds=2", *GRIDS[::2])
     made = make_comparison(tmp_path / "b", world, *settings, monkeypatch=monkeypatch)
     assert summarise({made.folder: made.design}).baseline == "lamb"
+
+
+def test_what_the_decay_is_multiplied_by_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    names = ("adamw", "came", "came_trust_ratio", "lamb", "adafactor", "plain")
+    plain = "compare.variants.plain=[optimizer=adafactor,optimizer.scale_parameter=false]"
+    settings = (f"compare.optimizers=[{','.join(names)}]", plain, "compare.seeds=1", "compare.most_rates=1")
+    grids = (f"compare.lrs.{name}=[1e-3]" for name in names)
+    made = make_comparison(tmp_path, lambda *_: 2.0, *settings, *grids, monkeypatch=monkeypatch)
+    (note,) = [note for note in summarise({made.folder: made.design}).notes if note.startswith("weight decay")]
+    assert dict(part.split(" ", 1) for part in note.partition(": ")[2].split(", ")) == {
+        "adamw": "1e-05",
+        "came": "1e-05",
+        "came_trust_ratio": "1e-05 times the trust ratio",
+        "lamb": "1e-05 times the trust ratio",
+        "adafactor": "1e-05 times the parameter's RMS",
+        "plain": "1e-05",
+    }
 
 
 def test_without_a_difference_the_test_cries_wolf_as_often_as_it_says():
