@@ -1,7 +1,7 @@
 """A language model that a user names, a run's, a checkpoint's or one in Hugging Face format, ready to be asked, with its tokenizer."""
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,8 @@ class Loaded:
 
     model: Any
     tokenizer: Any
+    trained_length: int | None = None
+    """Tokens of the sequences that its run trained it with; None where it is not a run's."""
 
     @property
     def kind(self) -> str:
@@ -27,6 +29,11 @@ class Loaded:
     @property
     def positions(self) -> int:
         return self.model.config.max_position_embeddings
+
+    @property
+    def window(self) -> int:
+        """Tokens that it sees at a time unless more are asked for: no positions that its run never trained."""
+        return min(self.positions, self.trained_length or self.positions)
 
     def scores(self, found: Any) -> "Tensor":
         """Logits (batch, length, vocabulary), float32, of the tokenizer's entries alone."""
@@ -72,6 +79,7 @@ def load_model(folder: Path, device_name: str) -> Loaded:
     from transformers.utils import logging
 
     from pretrain.model.pretrained import quiet
+    from pretrain.origin import trained_length
 
     device = device_of(device_name)
     logging.set_verbosity_error()
@@ -79,7 +87,7 @@ def load_model(folder: Path, device_name: str) -> Loaded:
     with quiet():
         loaded = _load_exported(folder) if (folder / "config.json").exists() else _load_checkpoint(folder)
     loaded.model.to(device).eval()
-    return loaded
+    return replace(loaded, trained_length=trained_length(folder))
 
 
 def device_of(name: str, option: str = "--device ") -> "torch.device":

@@ -122,8 +122,8 @@ def _print_continuations(loaded: Loaded, options: argparse.Namespace) -> None:
 
 def _prompt_ids(loaded: Loaded, prompt: str) -> list[int]:
     ids = loaded.tokenizer(prompt, add_special_tokens=False)["input_ids"] if prompt else [_end_of_text(loaded)]
-    if len(ids) > loaded.positions:
-        print(f"the prompt has {len(ids)} tokens; the model sees the last {loaded.positions} of them", file=sys.stderr)
+    if len(ids) > loaded.window:
+        print(f"the prompt has {len(ids)} tokens; the model sees the last {loaded.window} of them", file=sys.stderr)
     return ids
 
 
@@ -136,14 +136,14 @@ def _end_of_text(loaded: Loaded) -> int:
 
 
 def continue_tokens(loaded: Loaded, prompt: list[int], sampling: Sampling, generator: "torch.Generator") -> Iterator[int]:
-    """Token after token, without end. The model sees as many of the last tokens as it has positions."""
+    """Token after token, without end. The model sees as many of the last tokens as its window takes."""
     import torch
 
     tokens = torch.tensor([prompt], device=loaded.model.device)  # (1, length)
     past = None
     while True:
-        room = tokens.size(1) < loaded.positions
-        seen = tokens[:, -loaded.positions :] if past is None else tokens[:, -1:]
+        room = tokens.size(1) < loaded.window
+        seen = tokens[:, -loaded.window :] if past is None else tokens[:, -1:]
         with torch.inference_mode():
             found = loaded.model(input_ids=seen, past_key_values=past, use_cache=room)
         past = found.past_key_values if room else None

@@ -42,7 +42,7 @@ def evaluate(
     words, num_bytes = sum(len(text.split()) for text in texts), sum(len(text.encode()) for text in texts)
     joined = "one stream of documents" if concatenate else "each document for itself"
     figures = perplexities(nats, tokens, words, num_bytes)
-    trained = subject.trained_length
+    trained = subject.loaded.trained_length
     note = {"note": f"positions from {trained:,} on were not trained by the run"} if trained and length > trained else {}
     return Result(
         {
@@ -168,7 +168,7 @@ def _nats(loaded: Loaded, batch: Sequence[Window]) -> float:
 
 def _window(subject: Subject, max_length: int | None, stride: int | None) -> tuple[int, int]:
     positions = subject.loaded.positions
-    length = max_length or min(positions, subject.trained_length or positions)
+    length = max_length or subject.loaded.window
     if length > positions:
         raise UserError(f"--max-length {length} is more than the model's {positions} positions; give {positions} or less")
     stride = stride or max(1, length // 2)

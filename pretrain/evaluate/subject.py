@@ -28,11 +28,6 @@ class Subject:
     run: Run | None
 
     @property
-    def trained_length(self) -> int | None:
-        """Tokens of the sequences that its run trained it with; None where it is not a run's."""
-        return self.run.config.data.max_seq_length if self.run else None
-
-    @property
     def description(self) -> str:
         """Name, kind and size."""
         model = self.loaded.model

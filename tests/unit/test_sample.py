@@ -17,6 +17,7 @@ from pretrain.data.tokenizer import build_tokenizer, load_tokenizer, save_tokeni
 from pretrain.loading import load_model
 from pretrain.model.build import Vocabulary, build_transformer
 from pretrain.sample import Sampling, continue_tokens, draw, main
+from tests import made_runs
 
 TEXT = ["the cat sees the moon and the moon sees the cat ", "a dog runs to the sea and the sea is blue "] * 5
 POSITIONS = 16
@@ -113,6 +114,18 @@ def test_greedy_is_the_argmax_of_plain_forwards_beyond_the_last_position(gpt2: P
         wanted.append(int(logits[0, -1, : len(loaded.tokenizer)].argmax()))
     found = continue_tokens(loaded, prompt, Sampling(temperature=0), torch.Generator())
     assert [*prompt, *islice(found, 2 * POSITIONS)] == wanted
+
+
+def test_a_runs_model_sees_no_more_than_it_has_trained(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = made_runs.make_run(tmp_path / "run", *made_runs.GPT2, steps=(2,))
+    loaded = load_model(run, "cpu")
+    prompt = [*range(40)]
+    seen = next(continue_tokens(loaded, prompt, Sampling(temperature=0), torch.Generator()))
+    with torch.no_grad():
+        logits = loaded.model(torch.tensor([prompt[-16:]])).logits
+    assert (loaded.positions, loaded.window) == (32, 16) and seen == int(logits[0, -1, : len(loaded.tokenizer)].argmax())
+    assert main([str(run), "the cat " * 40, "--max-new-tokens", "1"]) == 0
+    assert "the model sees the last 16 of them" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("temperature", ["0", "0.5"])
