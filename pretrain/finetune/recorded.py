@@ -11,7 +11,7 @@ Content = dict[str, Any]
 _ALWAYS_SHOWN = ("task", "optimizer.name", "optimizer.lr", "finetune.from_scratch")
 _HASHES = {
     "weights": ("model", "finetune.from_scratch"),
-    "architecture": ("model",),
+    "architecture": ("model", "finetune.dropout"),
     "tokenizer": ("model",),
     "data": ("finetune.max_train_examples",),
 }

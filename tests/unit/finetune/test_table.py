@@ -156,6 +156,14 @@ def test_labels_name_what_differs_in_their_task_and_nothing_else(tmp_path: Path,
     assert ["batch_size" in head for head in sorted(heads, key=lambda head: "matthews" in head)] == [True, False]
 
 
+def test_that_dropout_is_part_of_the_architecture_is_not_said_twice(tmp_path: Path, show) -> None:
+    for dropout, architecture in ((0.0, "a"), (0.1, "b")):
+        write_results(tmp_path / architecture, [0.6], **{"finetune.dropout": dropout, "architecture": architecture})
+    assert "dropout" in show(tmp_path) and "architecture" not in show(tmp_path)
+    write_results(tmp_path / "other", [0.6], **{"finetune.dropout": 0.1, "architecture": "c"})
+    assert "architecture" in show(tmp_path)
+
+
 def test_tasks_have_tables_of_their_own_and_markdown_is_markdown(tmp_path: Path, show) -> None:
     write_results(tmp_path / "a" / "rte", PRETRAINED)
     write_results(tmp_path / "a" / "cola", [0.1], metric="matthews", task="cola")
