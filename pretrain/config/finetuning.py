@@ -1,8 +1,7 @@
 """`key=value` arguments -> one typed `FinetuningConfig`. There are no files to compose, and so nothing for Hydra to do."""
 
+import dataclasses
 import difflib
-import typing
-from typing import Any
 
 from pretrain.config.command_settings import settings_of
 from pretrain.config.registry import SCHEMAS
@@ -55,21 +54,21 @@ def _sorted_out(arguments: list[str]) -> tuple[dict[str, str], dict[str, str]]:
             chosen[key] = value
         else:
             settings[key] = value
-    fields = _known(SCHEMAS["optimizer"][chosen.get("optimizer", _DEFAULTS["optimizer"])])
+    known = _known(SCHEMAS["optimizer"][chosen.get("optimizer", _DEFAULTS["optimizer"])])
     for key in settings:
-        if key not in fields:
-            raise UserError(_unknown(key, list(fields), chosen.get("optimizer", _DEFAULTS["optimizer"])))
+        if key not in known:
+            raise UserError(_unknown(key, known, chosen.get("optimizer", _DEFAULTS["optimizer"])))
     return chosen, settings
 
 
-def _known(optimizer: type) -> dict[str, Any]:
-    """Every setting with its type, where this optimizer is chosen."""
-    return {
-        f"{part}.{name}": wanted
+def _known(optimizer: type) -> list[str]:
+    """Every setting, where this optimizer is chosen."""
+    return [
+        f"{part}.{field.name}"
         for part, cls in _classes(optimizer).items()
-        for name, wanted in typing.get_type_hints(cls).items()
-        if name != _NAMING.get(part)
-    }
+        for field in dataclasses.fields(cls)
+        if field.name != _NAMING.get(part)
+    ]
 
 
 def known_settings() -> list[str]:
