@@ -8,7 +8,7 @@ from pretrain.compare.outcomes import Outcome, told_of_the_machines
 from pretrain.compare.rows import TEST, Row
 from pretrain.compare.search import FACTOR, Trial
 from pretrain.config.registry import SCHEMAS
-from pretrain.report.comparison import PROVENANCE, shown
+from pretrain.report.comparison import PROVENANCE, by_value, shown, unequal
 
 
 def head(design: Design, outcomes: Mapping[Trial, Outcome], rows: Sequence[Row]) -> list[str]:
@@ -25,8 +25,8 @@ def head(design: Design, outcomes: Mapping[Trial, Outcome], rows: Sequence[Row])
     ]
     own = dict.fromkeys(key for variant in design.variants.values() for key in variant.settings)
     for key in [*(key for key in own if not key.startswith("optimizer.")), "optimizer.weight_decay"]:
-        lines += _unequal(key, _by_value({name: shown(variant.settings.get(key)) for name, variant in design.variants.items()}))
-    lines += _unequal("the number of rates tried", _by_value({row.variant: str(len(row.found.scores)) for row in rows if row.found.scores}))
+        lines += unequal(key, by_value({name: shown(variant.settings.get(key)) for name, variant in design.variants.items()}))
+    lines += unequal("the number of rates tried", by_value({row.variant: str(len(row.found.scores)) for row in rows if row.found.scores}))
     for outcome in outcomes.values():
         if outcome.run.skipped_steps and outcome.loss is not None:
             lines.append(
@@ -35,21 +35,8 @@ def head(design: Design, outcomes: Mapping[Trial, Outcome], rows: Sequence[Row])
     masks = "dropout's masks, " if get("model.dropout") else ""
     for name, values in told_of_the_machines(outcomes.values()).items():
         told = "" if name.startswith(PROVENANCE) else f"; that changes {masks}rounding, time and memory alone"
-        lines += [line + told for line in _unequal(name, values)]
+        lines += [line + told for line in unequal(name, values)]
     return lines
-
-
-def _by_value(values: Mapping[str, str]) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
-    for name, value in values.items():
-        found.setdefault(value, []).append(name)
-    return found
-
-
-def _unequal(what: str, by_value: Mapping[str, list[str]]) -> list[str]:
-    if len(by_value) < 2:
-        return []
-    return [f"NOT equal: {what} is " + ", ".join(f"{value} for {' and '.join(names)}" for value, names in by_value.items())]
 
 
 def notes(design: Design, rows: Sequence[Row], baseline: str) -> list[str]:

@@ -20,7 +20,7 @@ from pretrain.finetune.recorded import (
     task_of,
 )
 from pretrain.report import cells
-from pretrain.report.comparison import shown
+from pretrain.report.comparison import by_value, shown, unequal
 from pretrain.report.run import flat
 
 _REMARK = "Scores are times 100, on the validation set after the last epoch: no epoch is chosen by them."
@@ -45,24 +45,18 @@ def of_seeds(content: Content) -> str:
 
 def remarks(contents: Sequence[Content]) -> list[str]:
     """What has to be known of all the scores."""
-    shown = {name for content in contents for name in metrics_of([content])}
-    correlations = [name for name in _CORRELATIONS if name in shown]
+    metrics = {name for content in contents for name in metrics_of([content])}
+    correlations = [name for name in _CORRELATIONS if name in metrics]
     constant = f"Of a model whose predictions are all the same the {' and '.join(correlations)} score is 0."
     return [_REMARK, *([constant] if correlations else []), *(line for content in contents for line in _unlike_seeds(content))]
 
 
 def _unlike_seeds(content: Content) -> list[str]:
     """What the seeds of one fine-tuning were not all made with."""
-    found: dict[str, dict[str, list[str]]] = {}
-    for seed, record in content["seeds"].items():
-        for name, value in flat(record.get("made_with") or {}):
-            found.setdefault(name, {}).setdefault(shown(value), []).append(seed)
-    whose = f"NOT equal: in {label_of(content, ())}"
-    return [
-        f"{whose}, {name} is " + ", ".join(f"{value} for seed {' and '.join(seeds)}" for value, seeds in values.items())
-        for name, values in found.items()
-        if len(values) > 1
-    ]
+    made = {f"seed {seed}": dict(flat(record.get("made_with") or {})) for seed, record in content["seeds"].items()}
+    names = dict.fromkeys(name for facts in made.values() for name in facts)
+    found = {name: by_value({seed: shown(facts[name]) for seed, facts in made.items() if name in facts}) for name in names}
+    return [line for name, values in found.items() for line in unequal(f"in {label_of(content, ())}, {name}", values)]
 
 
 def read_all(folders: Iterable[Path]) -> list[Content]:

@@ -1,7 +1,7 @@
 """What differs between runs, and which of them are one experiment with several seeds."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -104,6 +104,21 @@ def shown(value: Any) -> str:
     if isinstance(value, bool) or value is None:
         return {True: "true", False: "false", None: "none"}[value]
     return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def by_value(values: Mapping[str, str]) -> dict[str, list[str]]:
+    """Value -> those that have it."""
+    found: dict[str, list[str]] = {}
+    for name, value in values.items():
+        found.setdefault(value, []).append(name)
+    return found
+
+
+def unequal(what: str, found: Mapping[str, Sequence[str]]) -> list[str]:
+    """A line that says which have which value (see `by_value`); none where all have the same."""
+    if len(found) < 2:
+        return []
+    return [f"NOT equal: {what} is " + ", ".join(f"{value} for {' and '.join(names)}" for value, names in found.items())]
 
 
 _FIRST = ("optimizer.name", "optimizer.lr", "model.name", "objective.kind", SEED, "ranks", "zero.stage", "train.num_steps")

@@ -214,7 +214,7 @@ def test_seeds_that_were_made_with_something_else_are_told(tmp_path: Path, show)
         content["seeds"][seed]["made_with"] = {"device": "a processor", "versions": {"torch": version}}
     path.write_text(json.dumps(content))
     lines = [line for line in show(tmp_path).splitlines() if line.startswith("NOT equal")]
-    assert lines == ["NOT equal: in rte, runs/mini, adamw lr 5e-05, versions.torch is 2.11 for seed 0 and 2, 2.13 for seed 1"]
+    assert lines == ["NOT equal: in rte, runs/mini, adamw lr 5e-05, versions.torch is 2.11 for seed 0 and seed 2, 2.13 for seed 1"]
 
 
 def test_what_is_no_results_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
