@@ -6,7 +6,6 @@ A seed that is in it is not repeated; results that come from other settings, oth
 import dataclasses
 import json
 import math
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -68,16 +67,10 @@ class Results:
 
         from pretrain.model.pretrained import quiet
 
-        folder = self.model_folder(seed)
-        temporary = folder.with_name(f"{folder.name}.tmp")
         try:
-            shutil.rmtree(temporary, ignore_errors=True)
-            with quiet():
-                model.save_pretrained(temporary)
-                tokenizer.save_pretrained(temporary)
-            durable.flush_tree(temporary)
-            shutil.rmtree(folder, ignore_errors=True)
-            temporary.rename(folder)
+            with durable.new_folder(self.model_folder(seed)) as new, quiet():
+                model.save_pretrained(new)
+                tokenizer.save_pretrained(new)
         except (SafetensorError, OSError) as error:  # the former is safetensors' word for the latter
             raise self._cannot_be_written(error) from error
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from came.checkpoint import load_masters
+from pretrain import durable
 from pretrain.config.schema import Config
 from pretrain.errors import UserError
 from pretrain.model.build import Vocabulary, architecture_of, build_transformer, transformers_config, vocabulary_in
@@ -44,18 +45,14 @@ def export(config: Config, tokenizer_dir: Path, checkpoint: Path, folder: Path) 
     from safetensors import SafetensorError
 
     model = load_transformer(config, vocabulary_in(tokenizer_dir), checkpoint)
-    temporary = folder.with_name(folder.name + ".tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
     try:
-        with quiet():
-            model.save_pretrained(temporary)
-        for file in tokenizer_dir.iterdir():
-            shutil.copy2(file, temporary)
+        with durable.new_folder(folder) as new:
+            with quiet():
+                model.save_pretrained(new)
+            for file in tokenizer_dir.iterdir():
+                shutil.copy2(file, new)
     except (SafetensorError, OSError) as error:  # the former is safetensors' word for the latter
-        shutil.rmtree(temporary, ignore_errors=True)
         raise OSError(str(error)) from error
-    shutil.rmtree(folder, ignore_errors=True)
-    temporary.rename(folder)
 
 
 # In -------------------------------------------------------------------------------------------------------------------------------
