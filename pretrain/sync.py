@@ -94,7 +94,7 @@ def _read(path: Path, project: str | None, entity: str | None) -> Recorded:
 
 
 def _facts(lines: list[tuple[int, dict[str, Any]]]) -> dict[str, Any]:
-    """What the run was last made with, and the plan it began with."""
+    """What the run was last made with."""
     made = [line for _, line in lines if line["kind"] in ("start", "resume")]
     return {name: line[name] for line in made for name in ("plan", "versions", "git") if name in line}
 

@@ -216,7 +216,7 @@ class Trainer:
         if self.beginning.begun or self.beginning.candidates:
             before, now = self.beginning.ranks or self.batch.world_size, self.batch.world_size
             changed = [*self.beginning.changed, *([f"ranks: {before} -> {now}"] if before != now else [])]
-            about = {"ranks": self.batch.world_size, "changed": changed, "device": self.device, **origin}
+            about = {"ranks": self.batch.world_size, "plan": self.plan.as_dict(), "changed": changed, "device": self.device, **origin}
             self._record("resume", **about, **self.recorder.made_with)
             self.recorder.say(f"going on from step {self.progress.step} of the run in {self.folder.path}")
             if changed:

@@ -23,7 +23,7 @@ The rates below are an H200's of a DGX H200; give those of your own machines.
 _OPTIMIZERS = ("came", "adamw", "lamb", "adafactor", "sm3")
 _STAGES = ("0", "1", "2", "3")
 _HARDWARE = {
-    "peak_tflops": (989.0, "dense operations of the GPU in the run's precision, 10^12 per second"),
+    "peak_tflops": (None, "dense operations of the GPU in the run's precision, 10^12 per second (989 in bf16 and fp16, 67 in fp32)"),
     "mfu": (0.4, "share of the peak that forward and backward passes reach"),
     "gpus_per_node": (8, "GPUs of a node"),
     "intra_node_gbps": (450.0, "10^9 bytes per second and direction from a GPU to others of its node (NVLink)"),
@@ -40,9 +40,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _run(arguments: list[str]) -> int:
     options = _parser().parse_intermixed_args(arguments)
-    for name in _HARDWARE:
-        if not 0 < getattr(options, name) < float("inf"):
-            raise UserError(f"--{name.replace('_', '-')}={getattr(options, name)} is not valid; give a number above 0")
+    rates = {name: value for name in _HARDWARE if (value := getattr(options, name)) is not None}
+    for name, value in rates.items():
+        if not 0 < value < float("inf"):
+            raise UserError(f"--{name.replace('_', '-')}={value} is not valid; give a number above 0")
     if options.run is not None:
         if options.overrides:
             raise UserError(f"--run takes the settings of the run, but {options.overrides[0]} is given; leave one of them out")
@@ -60,8 +61,8 @@ def _run(arguments: list[str]) -> int:
     from pretrain.world import find_world
 
     ranks = config.launch.num_processes or find_world(None).size
-    hardware = Hardware(**{name: getattr(options, name) for name in _HARDWARE})
-    plan = plan_ranks(config, expected_vocabulary(config), ranks, options.optimizer, [int(stage) for stage in options.stage], hardware)
+    stages = [int(stage) for stage in options.stage]
+    plan = plan_ranks(config, expected_vocabulary(config), ranks, options.optimizer, stages, Hardware(**rates))
     print(table.as_csv(plan) if options.format == "csv" else table.text(plan))
     return 0
 
@@ -87,8 +88,10 @@ def _parser() -> Parser:
     parser.add_argument("--format", choices=("text", "csv"), default="text", help="tables, or all figures to the byte")
     parser.add_argument("--run", type=Path, metavar="FOLDER", help="compare with what the run in this folder has logged of its memory")
     for name, (default, meaning) in _HARDWARE.items():
-        help_text = f"{meaning} (default {default:g})".replace("%", "%%")
-        parser.add_argument(f"--{name.replace('_', '-')}", type=type(default), default=default, metavar="X", help=help_text)
+        known = "" if default is None else f" (default {default:g})"
+        number = float if default is None else type(default)
+        option = f"--{name.replace('_', '-')}"
+        parser.add_argument(option, type=number, default=default, metavar="X", help=f"{meaning}{known}".replace("%", "%%"))
     return parser
 
 

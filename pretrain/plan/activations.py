@@ -13,8 +13,8 @@ With T tokens in the micro-batch, H the hidden size, A heads and e bytes per ele
 
 Attention scores are not kept: PyTorch's flash kernels serve every layer on a GPU in bf16 and fp16, its memory-efficient ones in fp32, and
 flash kernels a CPU where dropout is 0 (with dropout it falls back to operations that do keep them; this is not counted). BERT's sentence
-pairs lie end to end, so T counts real tokens; the plan takes full sequences. On a CPU they are padded for the attention alone, whose result
-is then kept twice.
+pairs lie end to end, so T counts real tokens; the plan takes full sequences. On a CPU, and in fp32 on a GPU, they are padded for the
+attention alone, whose result is then kept twice.
 
 With activation checkpointing a layer keeps its input, e T H, and one layer at a time is whole again. Beside the layers there are
 
@@ -67,7 +67,8 @@ def activations(config: Config, vocabulary_rows: int, micro_batch_size: int, dev
     dropout = model.dropout > 0
     mask = (1 if device.gpu else item) * dropout
     statistic = 4 if device.gpu else item
-    padded = config.objective.kind == "mlm_nsp" and not device.gpu
+    flash = device.gpu and train.precision != "fp32"
+    padded = config.objective.kind == "mlm_nsp" and not flash
 
     layer = _layer_bytes(config, tokens, device, statistic) + padded * item * tokens * hidden
     rest = (item + mask) * tokens * hidden + 2 * statistic * tokens

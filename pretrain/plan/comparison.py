@@ -16,18 +16,19 @@ _PARTS = ("weights_bytes", "masters_bytes", "grads_bytes", "optimizer_bytes", "c
 
 
 def compare(path: Path) -> str:
-    """A table: bytes by part, the largest over the ranks and the logged steps, measured and planned. The peak is compared where the run had
-    a GPU: that of a process on a CPU holds Python and its libraries too. Raises UserError where there is nothing to compare."""
+    """A table: bytes by part, the largest over the ranks and the steps logged since the run was last started, measured and planned. The
+    peak is compared where the run had a GPU: that of a process on a CPU holds Python and its libraries too. Raises UserError where there
+    is nothing to compare."""
     folder = RunFolder(path)
     if not folder.config.is_file():
         raise UserError(f"{path} is no run's folder (it has no config.yaml); give one, such as runs/NAME")
     config = from_yaml(folder.config.read_text(encoding="utf-8"))
     lines = standing(read_metrics(folder.metrics))
-    made = [line["plan"] for line in lines if "plan" in line]
-    measured = [line for line in lines if line["kind"] == "train" and "memory_weights_bytes" in line]
-    if not made or not measured:
+    begun = max((place for place, line in enumerate(lines) if "plan" in line), default=len(lines))
+    measured = [line for line in lines[begun:] if line["kind"] == "train" and "memory_weights_bytes" in line]
+    if not measured:
         raise UserError(f"{path} has no train lines with the parts of its memory; give the folder of a run that has begun to train")
-    cell = _plan(config, made[-1])
+    cell = _plan(config, lines[begun]["plan"])
     rows = [("", "measured", "planned", "off")]
     for name, planned in _planned(cell, on_gpu="memory_activations_bytes" in measured[-1]).items():
         rows.append(_row(name, max(line[f"memory_{name}"] for line in measured), planned))

@@ -41,11 +41,12 @@ def streamed_bytes(rule: Rule) -> int:
 
 @dataclass(frozen=True)
 class Hardware:
-    """One GPU of many. The defaults are an H200's in a DGX H200, from NVIDIA's data sheets of 2024: 989 dense bf16 TFLOP/s, NVLink 900 GB/s
-    in both directions together, one 400 Gb/s InfiniBand adapter for each GPU; but its memory's 4.3 TB/s are what a copy reached in
-    November 2026 (the data sheet: 4.8)."""
+    """One GPU of many. The defaults are an H200's in a DGX H200, from NVIDIA's data sheets of 2024: 989 dense bf16 or fp16 TFLOP/s and 67
+    in fp32, NVLink 900 GB/s in both directions together, one 400 Gb/s InfiniBand adapter for each GPU; but its memory's 4.3 TB/s are what
+    a copy reached in November 2026 (the data sheet: 4.8)."""
 
-    peak_tflops: float = 989.0
+    peak_tflops: float | None = None
+    """Dense operations in the run's precision, 10^12 per second; None: an H200's."""
     mfu: float = 0.4
     """Share of the peak that forward and backward passes reach."""
     gpus_per_node: int = 8
@@ -55,6 +56,9 @@ class Hardware:
     """The same to other nodes; the slowest link of a ring sets its pace."""
     memory_tbps: float = 4.3
     """10^12 bytes per second of the GPU's own memory."""
+
+    def tflops(self, precision: str) -> float:
+        return self.peak_tflops or (67.0 if precision == "fp32" else 989.0)
 
     def send_bytes_per_second(self, world_size: int) -> float:
         return 1e9 * (self.intra_node_gbps if world_size <= self.gpus_per_node else self.network_gbps)
@@ -69,17 +73,22 @@ class StepTime:
     """Of gradients and weights."""
     reductions_seconds: float
     """Of the optimizer's own all-reduces, their bytes alone."""
-    update_seconds: float
-    """Of the optimizer, through the GPU's memory."""
+    update_seconds: float | None
+    """Of the optimizer, through the GPU's memory; None with offload, where it is the host's, whose rates nobody has stated."""
 
     @property
-    def overlapped_seconds(self) -> float:
-        """If gradients and weights travel behind the computation; the update and its reductions have to wait for the gradient."""
+    def overlapped_seconds(self) -> float | None:
+        """If gradients and weights travel behind the computation; the update and its reductions have to wait for the gradient. None where
+        the update's time is not known."""
+        if self.update_seconds is None:
+            return None
         return max(self.compute_seconds, self.communication_seconds) + self.reductions_seconds + self.update_seconds
 
     @property
-    def serial_seconds(self) -> float:
-        """If nothing overlaps."""
+    def serial_seconds(self) -> float | None:
+        """If nothing overlaps. None where the update's time is not known."""
+        if self.update_seconds is None:
+            return None
         return self.compute_seconds + self.communication_seconds + self.reductions_seconds + self.update_seconds
 
 
@@ -103,8 +112,8 @@ def step_time(
     rate = hardware.send_bytes_per_second(world_size)
     moved = share * (streamed_bytes(rule) + (zero.weight_bytes if zero.precision != "fp32" else 0))
     return StepTime(
-        compute_seconds=operations / (1e12 * hardware.peak_tflops * hardware.mfu),
+        compute_seconds=operations / (1e12 * hardware.tflops(config.train.precision) * hardware.mfu),
         communication_seconds=(sent.gradients_sent_bytes + sent.weights_sent_bytes) / rate,
         reductions_seconds=sent.optimizer_sent_bytes / rate,
-        update_seconds=moved / (1e12 * hardware.memory_tbps),
+        update_seconds=None if zero.offload else moved / (1e12 * hardware.memory_tbps),
     )

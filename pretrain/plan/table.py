@@ -54,6 +54,8 @@ def _head(plan: ManyRanks) -> Iterator[tuple[str, str]]:
         given = "a run finds what fits" if train.micro_batch_size == AUTO else "does not divide the global batch on so many ranks"
         yield "", f"(train.micro_batch_size={train.micro_batch_size}: {given}; {batch.micro_batch_size} is taken here)"
     yield "precision", f"{train.precision}, gradients travel in fp32{', offload to the host' if config.zero.offload == 'cpu' else ''}"
+    if any(cell.time.update_seconds is None for cell in plan.cells):
+        yield "", "(with offload the host makes the update: its time, and a step's, are not planned)"
     if plan.stage_0_is_a_stand_in:
         yield "", f"(stage 0 does not run in {train.precision} with fp32 accumulation; it is planned with train.grad_accum_dtype=model)"
     if train.precision == "fp16":
@@ -65,7 +67,7 @@ def _head(plan: ManyRanks) -> Iterator[tuple[str, str]]:
     yield "layers", f"{'activation checkpointing' if train.activation_checkpointing else 'all activations kept'}; {compiled}"
     yield (
         "assumed",
-        f"per GPU {gpu.peak_tflops:g} TFLOP/s at {gpu.mfu:.0%} utilisation; {gpu.intra_node_gbps:g} GB/s within a node, "
+        f"per GPU {gpu.tflops(train.precision):g} TFLOP/s at {gpu.mfu:.0%} utilisation; {gpu.intra_node_gbps:g} GB/s within a node, "
         f"{gpu.network_gbps:g} GB/s between nodes; memory {gpu.memory_tbps:g} TB/s; rings, without latency",
     )
 
@@ -86,7 +88,8 @@ def _communication_row(cell: Cell) -> list[str]:
 def _time_row(cell: Cell) -> list[str]:
     time = cell.time
     parts = (time.compute_seconds, time.communication_seconds, time.reductions_seconds, time.update_seconds)
-    return _row(cell, *(f"{1000 * seconds:.2f}" for seconds in (*parts, time.overlapped_seconds, time.serial_seconds)))
+    with_sums = (*parts, time.overlapped_seconds, time.serial_seconds)
+    return _row(cell, *("-" if seconds is None else f"{1000 * seconds:.2f}" for seconds in with_sums))
 
 
 def _row(cell: Cell, *values: str) -> list[str]:

@@ -24,6 +24,7 @@ from pretrain.plan.activations import Device, activations
 from pretrain.plan.deepspeed import Zero
 from pretrain.plan.gathering import gathering
 from pretrain.plan.many import OPTIMIZERS, STAGES, plan_ranks
+from pretrain.plan.memory import Memory
 from pretrain.plan.roofline import Hardware, streamed_bytes
 from pretrain.plan.sizes import Sizes
 
@@ -89,6 +90,30 @@ def test_a_step_s_time_follows_from_the_rates() -> None:
     assert cell.time.communication_seconds == pytest.approx(336_232_258 * (2 * 4 + 2) * 7 / 8 / 450e9, rel=1e-4)
 
 
+def test_single_precision_is_reckoned_at_its_own_peak() -> None:
+    ranks, tokens = 8, ["data.max_seq_length=128", "train.global_batch_size=256"]
+    (half,), (single,) = (
+        plan_ranks(compose(["+experiment=bert_32k", *tokens, f"train.precision={precision}"]), BERT, ranks, ["came"], [1]).cells
+        for precision in ("bf16", "fp32")
+    )
+    assert single.time.compute_seconds == pytest.approx(half.time.compute_seconds * 989 / 67)
+    (given,) = plan_ranks(compose(["+experiment=bert_mini"]), BERT, ranks, ["came"], [1], Hardware(peak_tflops=67.0)).cells
+    assert given == plan_ranks(compose(["+experiment=bert_mini"]), BERT, ranks, ["came"], [1]).cells[0]
+
+
+def test_an_update_in_the_host_s_memory_has_no_planned_time(capsys: pytest.CaptureFixture[str]) -> None:
+    settings = ["+experiment=gpt2_small", "zero=stage1", "zero.offload=cpu", "--optimizer", "came", "--stage", "0,1"]
+    assert main([*settings, "launch.num_processes=4"]) == 0
+    out = capsys.readouterr().out
+    assert "the host makes the update: its time, and a step's, are not planned" in out
+    on_gpu, offloaded = out.splitlines()[-2:]
+    assert "-" not in on_gpu.split() and offloaded.split()[-3:] == ["-", "-", "-"]
+    assert main([*settings, "launch.num_processes=4", "--format", "csv"]) == 0
+    on_gpu, offloaded = csv.DictReader(io.StringIO(capsys.readouterr().out))
+    assert float(on_gpu["serial_seconds"]) > 0 and offloaded["update_seconds"] == offloaded["serial_seconds"] == ""
+    assert float(offloaded["compute_seconds"]) > 0
+
+
 # Activations ------------------------------------------------------------------------------------------------------------------------
 
 
@@ -138,6 +163,14 @@ def test_autograd_keeps_what_the_formula_says(family: str, precision: str, dropo
         sums = model(batch)
     assert set(sums) == set(model.loss_names)
     assert activations(config, vocabulary.padded_size, size, Device(gpu=False)).kept_bytes == pytest.approx(found[0], rel=0.02)
+
+
+def test_sentence_pairs_are_padded_where_there_is_no_flash_kernel() -> None:
+    """In single precision on a GPU as well: each layer keeps the attention's result once more."""
+    for precision, item, padded in (("fp32", 4, True), ("bf16", 2, False)):
+        with_pairs, without = (tiny("bert", precision, "model.dropout=0", f"objective={kind}") for kind in ("mlm_nsp", "mlm"))
+        more = activations(with_pairs, 700, 6).kept_bytes - activations(without, 700, 6).kept_bytes
+        assert more == item * 2 * 6 * 96 + padded * 3 * item * 6 * 64 * 96
 
 
 def test_compiled_layers_keep_what_the_formula_says() -> None:
@@ -247,18 +280,26 @@ def test_mistakes_are_one_line(arguments: list[str], complaint: str, capsys: pyt
     assert complaint in err and err.startswith("error: ") and err.count("\n") == 1
 
 
+def logged(plan: Memory) -> dict[str, int]:
+    """What a rank that holds just this would log."""
+    held = plan.held
+    parts = {"weights": held.weights_bytes, "masters": held.masters_bytes, "grads": held.grads_bytes, "optimizer": held.optimizer_bytes}
+    parts |= {"communication": 0, "activations": 1, "peak": round(plan.peak_bytes / 1.07)}
+    return {f"memory_{name}_bytes": value for name, value in parts.items()}
+
+
 def test_a_run_is_compared_with_its_plan(tmp_path, capsys: pytest.CaptureFixture[str]) -> None:
     config = compose(["+experiment=bert_32k", "train.micro_batch_size=auto"])
     taken = replace(config, train=replace(config.train, micro_batch_size=16))
-    held = plan_ranks(taken, BERT, 8, ["came"], [1]).cells[0].memory
-    parts = {"memory_weights_bytes": held.held.weights_bytes, "memory_masters_bytes": held.held.masters_bytes}
-    parts |= {"memory_grads_bytes": held.held.grads_bytes, "memory_optimizer_bytes": held.held.optimizer_bytes}
-    parts |= {"memory_communication_bytes": 0, "memory_activations_bytes": 1, "memory_peak_bytes": round(held.peak_bytes / 1.07)}
-    lines = [{"kind": "start", "step": 0, "plan": {"ranks": 8, "micro_batch_size": 16, "vocabulary": 30_528}}]
-    lines += [{"kind": "train", "step": 1, "samples": 32768, **parts}]
     (tmp_path / "config.yaml").write_text(to_yaml(config))
-    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    assert main(["--run", str(tmp_path)]) == 0
-    rows = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()[1:]}
-    assert all("+0.00 %" in rows[name] for name in ("weights_bytes", "masters_bytes", "grads_bytes", "optimizer_bytes"))
-    assert "+7.00 %" in rows["peak_bytes"] and f"{held.peak_bytes:,}" in rows["peak_bytes"]
+    lines = []
+    for ranks, kind in ((8, "start"), (4, "resume")):  # then on fewer ranks: what counts is what stands now
+        held = plan_ranks(taken, BERT, ranks, ["came"], [1]).cells[0].memory
+        step = len(lines)
+        lines += [{"kind": kind, "step": step, "plan": {"ranks": ranks, "micro_batch_size": 16, "vocabulary": 30_528}}]
+        lines += [{"kind": "train", "step": step + 1, "samples": 32768 * (step + 1), **logged(held)}]
+        (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        assert main(["--run", str(tmp_path)]) == 0
+        rows = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()[1:]}
+        assert all("+0.00 %" in rows[name] for name in ("weights_bytes", "masters_bytes", "grads_bytes", "optimizer_bytes"))
+        assert "+7.00 %" in rows["peak_bytes"] and f"{held.peak_bytes:,}" in rows["peak_bytes"]
