@@ -28,7 +28,8 @@ def read(data_dir: str | None) -> tuple[list[Question], list[Question]]:
     """Training and validation questions. Raises UserError."""
     if data_dir is None:
         return _from_hub("train"), _from_hub("validation")
-    folder = Path(data_dir).expanduser()
+    given = Path(data_dir).expanduser()
+    folder = inside if (inside := given / "squad").is_dir() else given
     return read_file(_file(folder, "train")), read_file(_file(folder, "dev"))
 
 
@@ -61,9 +62,15 @@ def _questions(articles: list[dict[str, Any]]) -> Iterator[Question]:
     for article in articles:
         for paragraph in article["paragraphs"]:
             for asked in paragraph["qas"]:
-                texts = tuple(answer["text"] for answer in asked["answers"])
+                texts = tuple(_text(answer["text"]) for answer in asked["answers"])
                 starts = tuple(int(answer["answer_start"]) for answer in asked["answers"])
-                yield Question(asked["id"], asked["question"], paragraph["context"], texts, starts)
+                yield Question(_text(asked["id"]), _text(asked["question"]), _text(paragraph["context"]), texts, starts)
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is no text")
+    return value
 
 
 def _check(asked: Question, path: Path) -> None:

@@ -283,6 +283,20 @@ def test_a_seed_that_is_done_is_not_repeated(run: Path, finetune, monkeypatch: p
     assert not [name for name in saved.shapes() if name not in saved.weights]
 
 
+def test_two_commands_with_other_seeds_share_a_folder(run: Path, finetune, monkeypatch: pytest.MonkeyPatch) -> None:
+    train = training.train
+
+    def beside_another(*arguments):
+        """While seed 0 trains, another command trains seed 1 from beginning to end."""
+        monkeypatch.setattr("pretrain.finetune.command.train", train)
+        finetune(run, *SHORT, "finetune.seeds=[1]")
+        return train(*arguments)
+
+    monkeypatch.setattr("pretrain.finetune.command.train", beside_another)
+    found = finetune(run, *SHORT, "finetune.seeds=[0]")
+    assert list(found["seeds"]) == ["0", "1"] and scores(found, 0) and scores(found, 1)
+
+
 def test_results_of_something_else_are_refused(run: Path, finetune, glue: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     finetune(run, *SHORT)
     before = (tmp_path / "out" / "results.json").read_text()

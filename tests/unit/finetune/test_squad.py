@@ -1,16 +1,22 @@
 """Windows over long texts, and answers that come back to the character."""
 
+import json
 import random
 import string
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from transformers import AutoTokenizer
 
 from pretrain.config.compose import compose
+from pretrain.errors import UserError
+from pretrain.finetune import squad_data
 from pretrain.finetune.question_answering import best_piece, question_tokens, windows
 from pretrain.finetune.squad_data import Question
 from tests.made_runs import BERT, make_tokenizer
+from tests.unit.finetune.made_tasks import write_squad
 
 LENGTH, STRIDE = 32, 8
 
@@ -39,6 +45,27 @@ def questions(count: int) -> list[Question]:
         answer = "".join(word + space for word, space in zip(words[first:last], spaces[first:last], strict=True)).rstrip()
         made.append(Question(str(index), "who sees " * rng.randint(1, 30) + "it?", context, (answer,), (start,)))
     return made
+
+
+@pytest.mark.parametrize(
+    ("place", "value"), [(("answers", 0, "text"), 1945), (("question",), None), (("id",), 7), (("answers", 0, "answer_start"), "here")]
+)
+def test_a_file_of_other_types_is_refused_by_its_name(place: tuple, value: Any, tmp_path: Path) -> None:
+    asked: Any = {"id": "a", "question": "When?", "answers": [{"text": "1945", "answer_start": 3}]}
+    *way, name = place
+    held = asked
+    for step in way:
+        held = held[step]
+    held[name] = value
+    path = tmp_path / "train-v1.1.json"
+    path.write_text(json.dumps({"data": [{"paragraphs": [{"context": "In 1945.", "qas": [asked]}]}]}))
+    with pytest.raises(UserError, match="is not in SQuAD's format"):
+        squad_data.read_file(path)
+
+
+def test_the_folder_around_the_files_will_do(tmp_path: Path) -> None:
+    write_squad(tmp_path / "data" / "squad")
+    assert squad_data.read(str(tmp_path / "data")) == squad_data.read(str(tmp_path / "data" / "squad"))
 
 
 def test_the_windows_cover_the_text_and_hold_the_answer(tokenizer) -> None:
