@@ -123,6 +123,8 @@ def _load_exported(folder: Path) -> Loaded:
     if report["missing_keys"]:
         missing = min(report["missing_keys"])
         raise UserError(f"the model in {folder} has no weights for {missing}; give one with its language-model head")
+    if getattr(config, "max_position_embeddings", None) is None:
+        raise UserError(f"the model in {folder} states no max_position_embeddings in its config.json; give one that does, as BERT or GPT-2")
     return Loaded(model, tokenizer)
 
 

@@ -7,11 +7,12 @@ where it has none, its `step`); `standing` applies that, and every reader goes t
 
 import json
 import logging
-import math
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
+
+from pretrain.plain_json import without_nan
 
 logger = logging.getLogger("pretrain")
 
@@ -33,7 +34,7 @@ class MetricsWriter:
 
     def write(self, kind: str, **values: Any) -> Line:
         """Append one line and return it; numbers that are not finite become null, which JSON has instead."""
-        line = {"kind": kind, **{name: _plain(value) for name, value in values.items()}}
+        line = {"kind": kind, **{name: without_nan(value) for name, value in values.items()}}
         self._waiting += json.dumps(line).encode() + b"\n"
         self._try_to_write()
         return line
@@ -108,7 +109,3 @@ def _whole_lines(path: Path) -> Iterator[tuple[int, Line]]:
 def last(lines: list[Line], kind: str) -> Line | None:
     """The newest line of a kind."""
     return next((line for line in reversed(lines) if line["kind"] == kind), None)
-
-
-def _plain(value: Any) -> Any:
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from pretrain.command import Parser, run_command
 from pretrain.errors import UserError
 from pretrain.loading import find_model_or_download, load_model
+from pretrain.plain_json import without_nan
 
 if TYPE_CHECKING:
     from pretrain.evaluate.subject import Subject
@@ -45,7 +46,7 @@ def _run(arguments: list[str]) -> int:
     run = run_of(folder)
     check_overrides(options.overrides, run is not None)
     result = _evaluate(Subject(options.run, load_model(folder, options.device), run), options)
-    print(json.dumps(result.as_dict(), indent=2) if options.format == "json" else result.as_table())
+    print(json.dumps(without_nan(result.as_dict()), indent=2, allow_nan=False) if options.format == "json" else result.as_table())
     return 0
 
 

@@ -5,14 +5,16 @@ A seed that is in it is not repeated; results that come from other settings, oth
 
 import dataclasses
 import json
-import math
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock
 
 from pretrain import durable
 from pretrain.config.consistency import differences
 from pretrain.config.schema.finetune import FinetuningConfig
 from pretrain.errors import UserError
+from pretrain.plain_json import without_nan
 
 NAME = "results.json"
 _FORMAT_VERSION = 1
@@ -41,13 +43,7 @@ class Results:
     def __init__(self, folder: Path, origin: dict[str, Any], about: dict[str, Any]) -> None:
         self.folder = folder
         self.content: dict[str, Any] = {"format_version": _FORMAT_VERSION, "made_from": origin, **about, "seeds": {}}
-        if (folder / NAME).exists():
-            found = read(folder / NAME)
-            if changed := differences(found["made_from"], origin):
-                raise UserError(
-                    f"{folder} holds results that come from something else ({'; '.join(changed[:4])}); give another finetune.output_dir"
-                )
-            self.content["seeds"] = found["seeds"]
+        self._take_what_is_there()
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -75,16 +71,30 @@ class Results:
             raise self._cannot_be_written(error) from error
 
     def add(self, seed: int, record: dict[str, Any], predictions: str | None, suffix: str) -> None:
-        """Write a seed's predictions, and then its record into `results.json`, in one instant."""
-        self.content["seeds"] = dict(sorted((self.content["seeds"] | {str(seed): record}).items(), key=lambda item: int(item[0])))
+        """Write a seed's predictions, and then its record into `results.json`, in one instant, beside what another command that trains
+        other seeds on another device has written there meanwhile."""
         try:
-            if predictions is not None:
-                durable.write(self.folder / f"predictions_seed_{seed}{suffix}", predictions)
-            temporary = self.folder / f"{NAME}.tmp"
-            durable.write(temporary, json.dumps(_finite(self.content), indent=1, allow_nan=False) + "\n")
-            temporary.rename(self.folder / NAME)
+            with FileLock(self.folder / ".lock"):
+                self._take_what_is_there()
+                seeds = self.content["seeds"] | {str(seed): record}
+                self.content["seeds"] = dict(sorted(seeds.items(), key=lambda item: int(item[0])))
+                if predictions is not None:
+                    durable.write(self.folder / f"predictions_seed_{seed}{suffix}", predictions)
+                temporary = self.folder / f"{NAME}.tmp"
+                durable.write(temporary, json.dumps(without_nan(self.content), indent=1, allow_nan=False) + "\n")
+                temporary.rename(self.folder / NAME)
         except OSError as error:
             raise self._cannot_be_written(error) from error
+
+    def _take_what_is_there(self) -> None:
+        if not (self.folder / NAME).exists():
+            return
+        found = read(self.folder / NAME)
+        if changed := differences(found["made_from"], self.content["made_from"]):
+            raise UserError(
+                f"{self.folder} holds results that come from something else ({'; '.join(changed[:4])}); give another finetune.output_dir"
+            )
+        self.content["seeds"] |= found["seeds"]
 
     def _cannot_be_written(self, error: Exception) -> UserError:
         reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
@@ -103,12 +113,3 @@ def read(path: Path) -> dict[str, Any]:
     if not whole:
         raise UserError(f"{path} is not of this version's format; move it away, or give another folder")
     return content
-
-
-def _finite(value: Any) -> Any:
-    """JSON knows no NaN: a metric that is not defined is null."""
-    if isinstance(value, dict):
-        return {key: _finite(each) for key, each in value.items()}
-    if isinstance(value, list):
-        return [_finite(each) for each in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

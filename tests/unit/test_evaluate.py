@@ -3,6 +3,7 @@
 import json
 import math
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,6 +15,7 @@ import torch
 
 from pretrain.config.compose import compose
 from pretrain.data.prepare import prepare
+from pretrain.evaluate import masked
 from pretrain.evaluate.__main__ import main
 from pretrain.evaluate.causal import perplexities, windows
 from pretrain.export import main as export
@@ -235,6 +237,14 @@ def test_masks_follow_the_run_unless_they_are_given(evaluated) -> None:
     assert full["loss"] == full["mlm_loss"] != pairs["mlm_loss"]
 
 
+def test_a_figure_that_is_not_defined_is_null(evaluated, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No token became [MASK]: JSON has no word for a mean of none."""
+    real = masked.scores
+    monkeypatch.setattr(masked, "scores", lambda totals: real(totals | {"mask_token_count": 0.0}))
+    found = evaluated("runs/bert", "data.paths=[long.txt]")
+    assert found["mask_token_loss"] is None and found["mlm_loss"] > 0
+
+
 def test_every_source_of_a_mixture_is_taken_once_whatever_its_weight(evaluated, folder: Path) -> None:
     (folder / "short.txt").write_text("\n\n".join(f"the dog hears {number} birds.\nthe sea is red." for number in range(9)))
     long, short = (evaluated("runs/bert", f"data.paths=[{name}.txt]") for name in ("long", "short"))
@@ -247,6 +257,14 @@ def test_every_source_of_a_mixture_is_taken_once_whatever_its_weight(evaluated, 
 
 
 # Mistakes -------------------------------------------------------------------------------------------------------------------------
+
+
+def export_without_positions(folder: Path) -> None:
+    """A model that continues texts of any length, with the GPT-2's tokenizer."""
+    from transformers import BloomConfig, BloomForCausalLM
+
+    shutil.copytree(folder.with_name("gpt2"), folder)
+    BloomForCausalLM(BloomConfig(vocab_size=300, hidden_size=8, n_layer=1, n_head=2)).save_pretrained(folder)
 
 
 @pytest.mark.parametrize(
@@ -265,6 +283,7 @@ def test_every_source_of_a_mixture_is_taken_once_whatever_its_weight(evaluated, 
         ("gpt2 data.paths=[text.jsonl] data.max_seq_length=8", "is for a BERT, but gpt2 continues text; give --max-length"),
         ("gpt2 data.paths=[text.jsonl] --max-length 33", "more than the model's 32 positions; give 32 or less"),
         ("gpt2 data.paths=[text.jsonl] --max-length 8 --stride 9", "tokens would be left out; give 8 or less"),
+        ("endless data.paths=[text.jsonl]", "the model in endless states no max_position_embeddings"),
         ("gpt2 data.paths=[text.jsonl] --stride 0", "give a whole number, 1 or more"),
         ("gpt2 data.paths=[text.jsonl] --device abacus", "give cpu or auto"),
         ("runs/bert data.max_seq_length=8", "own validation text as the run does; name one too"),
@@ -279,6 +298,8 @@ def test_every_source_of_a_mixture_is_taken_once_whatever_its_weight(evaluated, 
 )
 def test_a_mistake_is_one_line(folder: Path, refused, arguments: str, mend: str) -> None:
     (folder / "empty.txt").touch()
+    if arguments.startswith("endless"):
+        export_without_positions(folder / "endless")
     assert mend in refused(arguments)
 
 
