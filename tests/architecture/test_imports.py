@@ -1,6 +1,7 @@
 """Imports point one way, and the heavy libraries stay behind their one door each."""
 
 import ast
+import functools
 import re
 import sys
 import tomllib
@@ -20,8 +21,9 @@ class Import(NamedTuple):
     """Executed when the importing module is imported, not inside a function or under TYPE_CHECKING."""
 
 
-def imports(file: str) -> list[Import]:
-    return list(_walk(ast.parse((REPOSITORY / file).read_text()), True))
+@functools.cache
+def imports(file: str) -> tuple[Import, ...]:
+    return tuple(_walk(ast.parse((REPOSITORY / file).read_text()), True))
 
 
 def _walk(node: ast.AST, when_imported: bool) -> Iterator[Import]:
