@@ -149,7 +149,10 @@ class RunFolder:
         try:
             lock.acquire(timeout=0)
         except Timeout as held:
-            raise UserError(f"the run in {self.path} is being trained by another process; wait for it, or give another run.name") from held
+            raise UserError(
+                f"the run in {self.path} is being trained by another process; wait for it, or give another run.name, or, if no process "
+                f"does, delete {lock.lock_file}"
+            ) from held
         return lock
 
     def _refuse_another_run(self, old: Config, config: Config, data_differ: bool) -> None:

@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -141,13 +142,14 @@ def _alone(folder: Path, progress: bool) -> Iterator[None]:
     from filelock import FileLock, Timeout
 
     lock_file = folder.with_name(folder.name + ".lock")
-    lock_file.touch()  # where no file can be made the lock would wait for ever
+    with tempfile.TemporaryFile(dir=folder.parent):  # not the lock's own file, which is the lock where the file system has no flock
+        pass
     lock = FileLock(lock_file)
     try:
         lock.acquire(timeout=0)
     except Timeout:
         if progress:
-            print(f"another process is preparing {folder}; waiting for it", file=sys.stderr, flush=True)
+            print(f"another process is preparing {folder}; waiting for it (if none is, delete {lock_file})", file=sys.stderr, flush=True)
         lock.acquire()
     try:
         yield

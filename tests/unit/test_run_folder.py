@@ -1,6 +1,10 @@
 """What a command finds in a run's folder, and what it leaves alone."""
 
+import errno
+import fcntl
 import json
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -80,6 +84,21 @@ def test_two_processes_do_not_write_one_run(folder: RunFolder) -> None:
     assert "is being trained by another process" in other.stderr
     held.release()
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+@pytest.mark.filterwarnings("ignore:flock not supported")
+def test_without_flock_the_lock_of_a_process_that_died_on_another_node_is_named(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(*_: object) -> None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr(fcntl, "flock", missing)
+    folder.lock().release()
+    lock = folder.path / ".lock"
+    lock.write_text("4711\nanother-node\n")
+    with pytest.raises(UserError, match=f"another process; .*, or, if no process does, delete {re.escape(str(lock))}$"):
+        folder.lock()
+    lock.unlink()
+    folder.lock()
 
 
 def test_a_folder_without_its_config_is_not_written_over(config: Config, folder: RunFolder) -> None:

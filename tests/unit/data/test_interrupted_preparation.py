@@ -1,16 +1,20 @@
 """Preparations that are killed, stopped, disturbed or doubled: nothing is lost and nothing wrong is published."""
 
+import errno
+import fcntl
 import os
 import signal
 import subprocess
 import sys
 import textwrap
+import threading
 from pathlib import Path
 
 import pytest
 
 from pretrain import durable
 from pretrain.data import preparation, segments
+from pretrain.data import prepare as prepare_module
 from pretrain.data.prepare import prepare
 from pretrain.data.prepared import open_prepared
 from pretrain.errors import Unfinished, UserError
@@ -46,13 +50,30 @@ def test_two_processes_at_once_prepare_once_and_the_second_says_that_it_waits(tm
     first = start(tmp_path, f"import time; [time.sleep(0.01) for _ in iter(Path({str(go)!r}).exists, True)]")
     assert first.stdout.readline().strip() == "building"
     second = start(tmp_path, "pass")
-    assert "another process is preparing" in second.stderr.readline()
+    said = second.stderr.readline()
+    assert "another process is preparing" in said and ".lock)" in said
     go.touch()
     outputs = [process.communicate(timeout=60) for process in (first, second)]
     assert [process.returncode for process in (first, second)] == [0, 0], outputs
     assert "building" not in outputs[1][0]
     assert len({output.split("folder ")[1] for output, _ in outputs}) == 1
     assert len(entries(tmp_path)) == 1
+
+
+@pytest.mark.filterwarnings("ignore:flock not supported")
+def test_on_a_file_system_without_flock_the_first_process_begins_at_once(tmp_path, monkeypatch):
+    def missing(*_):
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr(fcntl, "flock", missing)
+    begun = threading.Event()
+
+    def work():
+        with prepare_module._alone(tmp_path / "prepared", progress=False):
+            begun.set()
+
+    threading.Thread(target=work, daemon=True).start()
+    assert begun.wait(20)
 
 
 def kill_at(tmp_path, place):
