@@ -15,6 +15,9 @@ from pretrain.config.serialise import from_yaml, to_yaml
 from pretrain.errors import UserError
 from pretrain.metrics import Line, last, read_metrics
 
+_LOCK_SECONDS = 1.0
+"""A report has the lock for a moment, to see whether somebody holds it."""
+
 
 @dataclass(frozen=True)
 class Beginning:
@@ -147,7 +150,7 @@ class RunFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         lock = FileLock(self.path / ".lock")
         try:
-            lock.acquire(timeout=0)
+            lock.acquire(timeout=_LOCK_SECONDS)
         except Timeout as held:
             raise UserError(
                 f"the run in {self.path} is being trained by another process; wait for it, or give another run.name, or, if no process "

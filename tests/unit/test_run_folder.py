@@ -86,6 +86,23 @@ def test_two_processes_do_not_write_one_run(folder: RunFolder) -> None:
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
+def test_a_report_that_looks_at_the_lock_does_not_keep_a_run_from_starting(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder.lock().release()
+    look, flock = (folder.path / ".lock").open("rb"), fcntl.flock
+    flock(look, fcntl.LOCK_SH)
+
+    def has_looked(file: int, operation: int) -> None:
+        try:
+            flock(file, operation)
+        except BlockingIOError:
+            look.close()
+            raise
+
+    monkeypatch.setattr(fcntl, "flock", has_looked)
+    folder.lock()
+    assert look.closed
+
+
 @pytest.mark.filterwarnings("ignore:flock not supported")
 def test_without_flock_the_lock_of_a_process_that_died_on_another_node_is_named(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(*_: object) -> None:
