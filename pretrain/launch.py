@@ -30,14 +30,10 @@ _LEAVING_SECONDS = 60.0
 
 def launch(config: Config) -> int:
     """Run `config` on as many ranks as it asks for, or print its plan; returns the exit code."""
+    if config.run.dry_run:
+        return _tell_plan(config, config.launch.num_processes or find_world(None).size)
     world = find_world(config.launch.num_processes)
     BatchPlan.of(config.train, world.size)
-    if config.run.dry_run:
-        if speaks():
-            from pretrain.plan.of_run import print_plan
-
-            print_plan(config, world.size)
-        return DONE
     check_runnable(config, on_gpu=world.num_gpus > 0)
     if world.num_gpus == 0:
         os.environ.update(_cpu_environment(world))
@@ -55,6 +51,16 @@ def launch(config: Config) -> int:
     code = run_ranks(_train, (config, prepared), _local_environments(world.size))
     stopping.over()
     return code
+
+
+def _tell_plan(config: Config, ranks: int) -> int:
+    """What a run on so many ranks would be, which need not be here."""
+    BatchPlan.of(config.train, ranks)
+    if speaks():
+        from pretrain.plan.of_run import print_plan
+
+        print_plan(config, ranks)
+    return DONE
 
 
 def _launch_as_one_of_many(config: Config, rank: int, size: int) -> int:

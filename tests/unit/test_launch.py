@@ -1,11 +1,15 @@
 """What is settled before anything is prepared or written: the environment of the ranks, and whether the run folder can be written."""
 
+import sys
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from pretrain import launch as launching
+from pretrain import world as worlds
+from pretrain.config.compose import compose
 from pretrain.errors import UserError
 from pretrain.world import World
 
@@ -25,6 +29,19 @@ def test_ranks_are_told_apart_and_meet_at_one_place():
     first, second = launching._local_environments(2)
     assert (first["RANK"], first["LOCAL_RANK"], second["RANK"], second["LOCAL_RANK"]) == ("0", "0", "1", "1")
     assert first["MASTER_PORT"] == second["MASTER_PORT"] and first["WORLD_SIZE"] == "2"
+
+
+def test_a_plan_may_be_for_more_gpus_than_this_machine_has(monkeypatch: pytest.MonkeyPatch):
+    planned: list[int] = []
+    monkeypatch.setitem(sys.modules, "pretrain.plan.of_run", SimpleNamespace(print_plan=lambda config, ranks: planned.append(ranks)))
+    monkeypatch.setattr(worlds, "count_gpus", lambda: 1)
+    for name in ("RANK", "SLURM_PROCID"):
+        monkeypatch.delenv(name, raising=False)
+    assert launching.launch(compose(["run.dry_run=true", "launch.num_processes=8"])) == 0
+    assert launching.launch(compose(["run.dry_run=true"])) == 0
+    assert planned == [8, 1]
+    with pytest.raises(UserError, match="launch.num_processes=8 but this machine has 1 GPUs"):
+        launching.launch(compose(["launch.num_processes=8"]))
 
 
 @pytest.mark.parametrize("place", ["a_file/runs", "dangling"])
