@@ -16,7 +16,7 @@ from pretrain.batch_plan import BatchPlan
 from pretrain.config.consistency import check_runnable
 from pretrain.config.schema import Config
 from pretrain.errors import ElsewhereError, UserError
-from pretrain.exit_codes import DONE, STOPPED_ON_REQUEST, USER_ERROR
+from pretrain.exit_codes import DONE, USER_ERROR
 from pretrain.failures import ECHO, Board, Note, Watch, end_process
 from pretrain.run_folder import RunFolder
 from pretrain.spawn import run_ranks
@@ -38,9 +38,7 @@ def launch(config: Config) -> int:
     if world.num_gpus == 0:
         os.environ.update(_cpu_environment(world))
     if world.rank is not None and world.size > 1:
-        code = _launch_as_one_of_many(config, world.rank, world.size)
-        # With --kill-on-bad-exit the first task that leaves with another code than 0 ends the rest, and rank 0 has to leave last.
-        return DONE if code == STOPPED_ON_REQUEST and world.by_srun and world.rank else code
+        return _launch_as_one_of_many(config, world, world.rank)
     prepared = _get_ready(config)
     startup.mark("prepared_data")
     if prepared is None:
@@ -63,7 +61,7 @@ def _tell_plan(config: Config, ranks: int) -> int:
     return DONE
 
 
-def _launch_as_one_of_many(config: Config, rank: int, size: int) -> int:
+def _launch_as_one_of_many(config: Config, world: World, rank: int) -> int:
     """As a rank that torchrun, srun or their like started: what has to be done once is done by rank 0."""
     with startup.imports():
         from pretrain import distributed
@@ -73,7 +71,7 @@ def _launch_as_one_of_many(config: Config, rank: int, size: int) -> int:
         print(f"error: {error}", file=sys.stderr)
         return USER_ERROR
     rank_log.begin(rank)
-    board = Board(store.clone(), rank, size)
+    board = Board(store.clone(), rank, world.size)
     stopping.before_leaving(lambda: board.pin(Note.stopped(rank)))
     watch = Watch(board)
     watch.start()
@@ -93,8 +91,10 @@ def _launch_as_one_of_many(config: Config, rank: int, size: int) -> int:
             _tell_torchrun(error)
         end_process(board.leave(note))
     watch.stop()
-    _leave_together(store, rank, size)
-    return code
+    _leave_together(store, rank, world.size)
+    # With --kill-on-bad-exit the first task of srun that leaves with another code than 0 ends the rest, and rank 0, whose code says how the
+    # run ended, may still be at work on its last lines.
+    return DONE if world.by_srun and rank else code
 
 
 def _get_ready(config: Config) -> Path | None:
