@@ -180,12 +180,18 @@ class Trainer:
     def _claim_folder(self) -> None:
         try:
             self._lock = self.folder.lock()  # until this process ends
+            self._refuse_if_moved_on()
             self.folder.claim(self.config)
             self.folder.keep_tokenizer(self.prepared.tokenizer_dir)
             self.folder.checkpoint_folder.clean()
             self._restore_wandb_id()
         except OSError as error:
             raise UserError(f"the run folder {self.folder.path} cannot be written ({error.strerror}); give another run.dir") from error
+
+    def _refuse_if_moved_on(self) -> None:
+        """Another process may have trained until a moment ago: what was found before the lock was had would supersede its steps."""
+        if self.folder.inspect(self.config, self.data_fingerprint) != self.beginning:
+            raise UserError(f"the run in {self.folder.path} moved on meanwhile, by another process; give the same command again")
 
     def _restore_wandb_id(self) -> None:
         """From the checkpoint, where the file is gone: a continued run stays one run there."""
