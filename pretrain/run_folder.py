@@ -1,6 +1,7 @@
 """A run's folder: what lies where, and whether a command begins, continues or repeats the run in it."""
 
 import shutil
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,8 +96,9 @@ class RunFolder:
                 return path
         return None
 
-    def inspect(self, config: Config, data_fingerprint: str | None = None) -> Beginning:
-        """What `config` finds here; changes nothing. The data are compared where their fingerprint is given.
+    def inspect(self, config: Config, data_fingerprint: str | None = None, sources: Sequence[str] = ()) -> Beginning:
+        """What `config` finds here; changes nothing. The data are compared where their fingerprint and their sources' names, in the order
+        in which these take turns, are given.
 
         Raises UserError where the folder holds another run, or where `run.resume` does not allow what is found.
         """
@@ -113,11 +115,9 @@ class RunFolder:
             lacks = f"has no checkpoint that {self.checkpoints / 'latest'} names" if candidates else "has no checkpoint yet"
             raise UserError(f"run.resume=must, but the run in {self.path} {lacks}; leave run.resume out to go on from what there is")
         start, end = last(lines, "start"), last(lines, "end")
-        old_fingerprint = start["data_fingerprint"] if start else None
         old = from_yaml(self.config.read_text(encoding="utf-8", errors="replace"))
-        self._refuse_another_run(
-            old, config, data_differ=None not in (data_fingerprint, old_fingerprint) and data_fingerprint != old_fingerprint
-        )
+        changed = differences(mathematical_settings(old), mathematical_settings(config))
+        self._refuse_another_run([*changed, *_data_differences(start or {}, data_fingerprint, sources)])
         return Beginning(
             candidates=tuple(candidates),
             begun=start is not None,
@@ -158,14 +158,21 @@ class RunFolder:
             ) from held
         return lock
 
-    def _refuse_another_run(self, old: Config, config: Config, data_differ: bool) -> None:
-        changed = differences(mathematical_settings(old), mathematical_settings(config))
-        if data_differ:
-            changed.append("the prepared data")
+    def _refuse_another_run(self, changed: list[str]) -> None:
         if changed:
             raise UserError(
                 f"the run in {self.path} was made with other settings ({'; '.join(changed)}); give another run.name, or the old settings"
             )
+
+
+def _data_differences(start: Line, fingerprint: str | None, sources: Sequence[str]) -> list[str]:
+    """What differs between the data that a run began with and these; nothing where the one or the other is not known."""
+    old_fingerprint, old_sources = start.get("data_fingerprint"), start.get("sources")
+    if None not in (fingerprint, old_fingerprint) and fingerprint != old_fingerprint:
+        return ["the prepared data"]
+    if sources and old_sources and list(sources) != old_sources:
+        return [f"the order of the data's sources: {', '.join(old_sources)} -> {', '.join(sources)}"]
+    return []
 
 
 def _ranks(lines: list[Line]) -> int | None:

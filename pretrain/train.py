@@ -54,7 +54,7 @@ def train(config: Config, prepared_folder: Path) -> int:
     startup.mark("micro_batch")
     mixture = mixture_of(prepared, config.data)
     fingerprint = prepared.fingerprint + mixture.signature
-    beginning = distributed.on_main(lambda: folder.inspect(config, fingerprint))
+    beginning = distributed.on_main(lambda: folder.inspect(config, fingerprint, mixture.names))
     code = Trainer(config, prepared, mixture, folder, beginning, fingerprint).run()
     if code == DONE and distributed.is_main():
         print(summarise(folder))
@@ -190,7 +190,7 @@ class Trainer:
 
     def _refuse_if_moved_on(self) -> None:
         """Another process may have trained until a moment ago: what was found before the lock was had would supersede its steps."""
-        if self.folder.inspect(self.config, self.data_fingerprint) != self.beginning:
+        if self.folder.inspect(self.config, self.data_fingerprint, self.training.mixture.names) != self.beginning:
             raise UserError(f"the run in {self.folder.path} moved on meanwhile, by another process; give the same command again")
 
     def _restore_wandb_id(self) -> None:
@@ -217,7 +217,8 @@ class Trainer:
         origin = self._take_initial_weights()
         if not self.beginning.begun:
             unigram = unigram_loss(self.prepared, self.validation, self.config) if distributed.is_main() else 0.0
-            facts = {"data_fingerprint": self.data_fingerprint, "plan": self.plan.as_dict(), "device": self.device, **origin}
+            data = {"data_fingerprint": self.data_fingerprint, "sources": self.training.mixture.names}
+            facts = {**data, "plan": self.plan.as_dict(), "device": self.device, **origin}
             self.recorder.record("start", 0, unigram_loss=unigram, **facts, **self.recorder.made_with)
         if self.beginning.begun or self.beginning.candidates:
             before, now = self.beginning.ranks or self.batch.world_size, self.batch.world_size

@@ -39,7 +39,7 @@ class Mixture:
 
     @property
     def signature(self) -> str:
-        """Tells mixtures of the same sources apart; empty for a single source."""
+        """Tells mixtures of the same sources, named in the same order, apart; empty for a single source."""
         return "" if len(self.names) == 1 else ":" + ",".join(map(str, self._turns))
 
     def deal(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

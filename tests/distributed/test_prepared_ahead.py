@@ -44,8 +44,9 @@ def test_a_mixture_is_prepared_moved_and_trained_on(fork_pretrain) -> None:
     assert ended.codes == [0, 0], ended.said
     train = [line for line in read_metrics(folder / "runs" / "demo" / "metrics.jsonl") if line["kind"] == "train"]
     assert [(line["samples_from_wiki"], line["samples_from_books"]) for line in train] == [(12, 4), (24, 8), (48, 16)]
-    plan = last(read_metrics(folder / "runs" / "demo" / "metrics.jsonl"), "start")["plan"]
-    assert plan["epochs"].keys() == {"wiki", "books"} and "epochs: wiki " in ended.said
+    start = last(read_metrics(folder / "runs" / "demo" / "metrics.jsonl"), "start")
+    assert start["plan"]["epochs"].keys() == {"wiki", "books"} and "epochs: wiki " in ended.said
+    assert start["sources"] == ["wiki", "books"]
 
 
 def test_weights_that_fit_no_source_are_refused(fork_pretrain) -> None:

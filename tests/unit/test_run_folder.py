@@ -9,11 +9,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from pretrain.checkpoint import manifest
 from pretrain.config.compose import compose
 from pretrain.config.schema import Config
+from pretrain.data.mixture import Mixture
 from pretrain.errors import UserError
 from pretrain.run_folder import RunFolder
 
@@ -75,6 +77,21 @@ def test_other_data_are_refused(config: Config, folder: RunFolder) -> None:
     write(folder, START)
     with pytest.raises(UserError, match="the prepared data"):
         folder.inspect(config, "def")
+
+
+def test_sources_in_another_order_are_other_samples_though_their_fingerprint_is_the_same(config: Config, folder: RunFolder) -> None:
+    first, second = Mixture({"wiki": 1, "books": 1}), Mixture({"books": 1, "wiki": 1})
+    positions = np.arange(8)
+    assert first.signature == second.signature
+    drawn = [[mixture.names[number] for number in mixture.deal(positions)[0]] for mixture in (first, second)]
+    assert drawn[0] != drawn[1]
+    folder.claim(config)
+    write(folder, START | {"sources": first.names})
+    assert folder.inspect(config, "abc", first.names).begun
+    with pytest.raises(UserError, match="the order of the data's sources: wiki, books -> books, wiki"):
+        folder.inspect(config, "abc", second.names)
+    write(folder, START)  # by a version that did not record it
+    assert folder.inspect(config, "abc", second.names).begun
 
 
 def test_two_processes_do_not_write_one_run(folder: RunFolder) -> None:
