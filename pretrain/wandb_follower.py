@@ -46,7 +46,7 @@ Line = dict[str, Any]
 
 def main() -> int:
     """Follow one run to its end. Whatever can be told is told with exit code 0."""
-    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT, signal.SIGQUIT):
         signal.signal(number, signal.SIG_IGN)  # Slurm sends them to all: the run decides when it ends
     tell = _take_output()
     job = json.loads(sys.stdin.buffer.readline())

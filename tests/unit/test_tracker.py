@@ -298,3 +298,14 @@ def test_the_follower_ends_with_a_run_that_is_killed(tmp_path: Path, stand_in) -
     run.write("start", step=0)
     run.tracker._process.stdin.close()  # what the system does with a process that dies
     assert run.tracker._process.wait(60) == 0
+
+
+def test_what_slurm_sends_to_all_processes_does_not_end_the_follower(tmp_path: Path, stand_in) -> None:
+    inits = stand_in()
+    run = TrackedRun(tmp_path)
+    until(inits.exists)
+    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT, signal.SIGQUIT):
+        run.tracker._process.send_signal(number)
+    run.write_some()
+    run.tracker.finish()
+    assert run.tracker._process.returncode == 0
