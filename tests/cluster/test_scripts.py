@@ -18,7 +18,7 @@ def call(tmp_path: Path):
     """`call("submit", ...)` in an empty folder, where Slurm is not installed."""
     tools = tmp_path / "tools"
     tools.mkdir()
-    for tool in ("bash", "dirname", "cat", "sed", "env", "readlink"):
+    for tool in ("bash", "dirname", "cat", "sed", "readlink", "date", "mkdir", "mv", "rm", "cmp", "sleep"):
         (tools / tool).symlink_to(shutil.which(tool))
     site = tmp_path / "site.sh"
     site.write_text(f'source "{SCRIPTS}/site.sh"\nPYTHON={sys.executable}\nSBATCH_OPTIONS=(--account=mine "--comment=two words")\n')
@@ -110,6 +110,50 @@ def test_a_dry_run_shows_the_plan_and_the_command(call, tmp_path: Path) -> None:
         f"{SCRIPTS}/pretrain.sbatch +experiment=bert_32k optimizer.lr=1e-4 data.paths=\\[a\\ b/\\]"
     )
     assert not (tmp_path / "slurm").exists()
+
+
+# A job, with stand-ins for Slurm and for the harness ----------------------------------------------------------------------------------
+
+HARNESS = """
+import os, signal, sys
+
+if "--cfg" in sys.argv:
+    print("composed")
+else:
+    print("blocked:", *sorted(number.name for number in signal.pthread_sigmask(signal.SIG_BLOCK, [])), sys.argv[1:])
+"""
+SRUN = """#!/bin/sh
+echo srun >>calls
+while [ "${1#--}" != "$1" ]; do shift; done
+exec "$@"
+"""
+JOB = {"SLURM_JOB_ID": "7", "SLURM_NTASKS_PER_NODE": "1", "SLURM_JOB_NUM_NODES": "2", "SLURM_JOB_NODELIST": "n[1-2]"}
+
+
+@pytest.fixture
+def run_job(call, tmp_path: Path):
+    """`run_job(NAME="value")` runs the batch script in this environment: what came of it, and the calls of srun and scontrol."""
+    harness = tmp_path / "checkout" / "pretrain"
+    harness.mkdir(parents=True)
+    (harness / "__init__.py").touch()
+    (harness / "__main__.py").write_text(HARNESS)
+    for tool, text in (("srun", SRUN), ("scontrol", '#!/bin/sh\necho "scontrol $*" >>calls\n')):
+        (tmp_path / "tools" / tool).write_text(text)
+        (tmp_path / "tools" / tool).chmod(0o755)
+
+    def run(**variables: str) -> tuple[subprocess.CompletedProcess, list[str]]:
+        done = call("pretrain.sbatch", "optimizer=came", PRETRAIN_CHECKOUT=str(tmp_path / "checkout"), **JOB, **variables)
+        calls = tmp_path / "calls"
+        return done, calls.read_text().splitlines() if calls.exists() else []
+
+    return run
+
+
+def test_a_rank_begins_with_its_signals_blocked_on_a_system_without_a_new_env(run_job, tmp_path: Path) -> None:
+    done, calls = run_job()
+    assert (done.returncode, calls) == (0, ["srun"]), done.stderr
+    assert "blocked: SIGINT SIGTERM SIGUSR1 SIGUSR2 ['--config', 'slurm/7.yaml']\n" in done.stdout
+    assert (tmp_path / "slurm" / "7.yaml").read_text() == "composed\n"
 
 
 def test_shellcheck_has_nothing_to_say() -> None:
