@@ -119,11 +119,14 @@ import os, signal, sys
 
 if "--cfg" in sys.argv:
     print("composed")
+    if name := os.environ.get("ASKED_WHILE_COMPOSING"):
+        os.kill(os.getppid(), signal.Signals[f"SIG{name}"])
 else:
     print("blocked:", *sorted(number.name for number in signal.pthread_sigmask(signal.SIG_BLOCK, [])), sys.argv[1:])
 """
 SRUN = """#!/bin/sh
 echo srun >>calls
+[ -z "${ASKED_BEFORE_SRUN_LISTENS:-}" ] || { kill -s "$ASKED_BEFORE_SRUN_LISTENS" "$PPID" && exec sleep 60; }
 while [ "${1#--}" != "$1" ]; do shift; done
 exec "$@"
 """
@@ -154,6 +157,20 @@ def test_a_rank_begins_with_its_signals_blocked_on_a_system_without_a_new_env(ru
     assert (done.returncode, calls) == (0, ["srun"]), done.stderr
     assert "blocked: SIGINT SIGTERM SIGUSR1 SIGUSR2 ['--config', 'slurm/7.yaml']\n" in done.stdout
     assert (tmp_path / "slurm" / "7.yaml").read_text() == "composed\n"
+
+
+@pytest.mark.parametrize(
+    ("when", "signal", "calls", "code"),
+    [
+        ("ASKED_WHILE_COMPOSING", "USR1", ["scontrol requeue 7"], 0),
+        ("ASKED_WHILE_COMPOSING", "TERM", [], 85),
+        ("ASKED_BEFORE_SRUN_LISTENS", "USR1", ["srun", "scontrol requeue 7"], 0),
+    ],
+)
+def test_a_request_before_there_are_ranks_is_not_lost(run_job, when: str, signal: str, calls: list[str], code: int) -> None:
+    done, called = run_job(**{when: signal})
+    assert (called, done.returncode) == (calls, code), done.stdout + done.stderr
+    assert "blocked:" not in done.stdout and "error" not in done.stderr
 
 
 def test_shellcheck_has_nothing_to_say() -> None:

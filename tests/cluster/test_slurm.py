@@ -150,7 +150,10 @@ def rank_of(job: str, rank: str) -> int:
 WAITING = """#!{python}
 import os, signal, sys
 
-if "--cfg" in sys.argv:
+if sys.argv[1] == "-ISc":
+    program, sys.executable, sys.argv = sys.argv[2], sys.argv[0], sys.argv[2:]
+    exec(program)
+elif "--cfg" in sys.argv:
     print("composed")
 else:
     print("rank", os.environ["SLURM_PROCID"], "waits", flush=True)
