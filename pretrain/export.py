@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pretrain.command import Parser, run_command
 from pretrain.errors import UserError
+from pretrain.user_path import user_path
 
 if TYPE_CHECKING:
     from pretrain.checkpoint.opening import Opened
@@ -29,13 +30,13 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _run(arguments: list[str]) -> int:
     options = _parser().parse_args(arguments)
-    output = Path(options.output).expanduser()
+    output = user_path(options.output)
     if os.path.lexists(output):
         raise UserError(f"{output} already exists; give another name, or delete it")
     from pretrain.checkpoint.opening import named, open_whole
     from pretrain.model.pretrained import export
 
-    opened = open_whole(named(Path(options.run).expanduser(), options.step))
+    opened = open_whole(named(user_path(options.run), options.step))
     for path, problem in opened.damaged.items():
         print(f"warning: {path} is damaged ({problem}); {opened.path.name} is used instead", file=sys.stderr)
     config, tokenizer = opened.config, opened.tokenizer_dir

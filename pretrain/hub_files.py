@@ -5,6 +5,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from pretrain.user_path import user_path
+
 MODEL_FILES = ("config.json", "model*.safetensors", "model.safetensors.index.json")
 """What a model's weights are read from."""
 
@@ -17,7 +19,7 @@ class NotOnTheHub(Exception):
 
 def names_the_hub(path: str) -> bool:
     """Whether `path` is nothing on this machine but could be a name on the hub."""
-    return not os.path.exists(Path(path).expanduser()) and bool(_NAME.fullmatch(path)) and not path.endswith((".txt", ".json"))
+    return not os.path.exists(user_path(path)) and bool(_NAME.fullmatch(path)) and not path.endswith((".txt", ".json"))
 
 
 def download(name: str, patterns: Sequence[str]) -> Path:

@@ -16,6 +16,7 @@ from pretrain.config.serialise import from_manifest
 from pretrain.data import tokenizer_files
 from pretrain.errors import UserError
 from pretrain.hub_files import MODEL_FILES, NotOnTheHub, download, names_the_hub
+from pretrain.user_path import user_path
 
 if TYPE_CHECKING:
     from pretrain.engine import Engine
@@ -39,7 +40,7 @@ class InitialWeights(Protocol):
 
 def check(config: Config) -> None:
     """Raises UserError for what is wrong with `run.init_from` as far as one process sees it without the data; downloads what is on the hub."""
-    given = Path(config.run.init_from or "").expanduser()
+    given = user_path(config.run.init_from or "", "run.init_from=")
     if _is_ours(given):
         path, found = opening.first_readable(opening.named(given))
         _refuse_another_model(config, path, from_manifest(found["config"], path))
@@ -56,7 +57,7 @@ def find(config: Config, vocabulary: "Vocabulary", vocabulary_hash: str) -> Init
     """
     if not config.run.init_from:
         return None
-    if _is_ours(Path(config.run.init_from).expanduser()):
+    if _is_ours(user_path(config.run.init_from, "run.init_from=")):
         return _OfCheckpoint(config, vocabulary, vocabulary_hash)
     return _OfHuggingFace(config, vocabulary, vocabulary_hash)
 
@@ -79,7 +80,7 @@ class _OfCheckpoint:
         from pretrain import distributed
         from pretrain.model.pretrained import WRAPPER_PREFIX, lacking_heads, parameter_shapes
 
-        given = Path(config.run.init_from or "").expanduser()
+        given = user_path(config.run.init_from or "", "run.init_from=")
         opened = opening.open_whole(distributed.on_main(lambda: opening.named(given)))  # the other run may be going on
         _refuse_another_model(config, opened.path, opened.config)
         if opened.manifest["vocabulary_hash"] != vocabulary_hash:
@@ -171,7 +172,7 @@ class _OfHuggingFace:
 def _model_folder(config: Config) -> Path:
     """The folder in Hugging Face format that `run.init_from` names, here or on the hub."""
     given = config.run.init_from or ""
-    folder = Path(given).expanduser()
+    folder = user_path(given, "run.init_from=")
     if names_the_hub(given):
         try:
             folder = download(given, (*MODEL_FILES, *tokenizer_files.FILES))

@@ -30,6 +30,7 @@ from pretrain.model.acceleration import accelerate
 from pretrain.model.build import Vocabulary, build_model
 from pretrain.model.objective import Batch
 from pretrain.optim import build_optimizer
+from pretrain.user_path import user_path
 
 MARGIN = {"cuda": 0.08, "cpu": 0.25}
 """Share of the free memory that is left alone: for fragments on a GPU, for other processes on a CPU."""
@@ -164,7 +165,7 @@ class _Remembered:
     """What was found before, by everything that memory depends on, in `micro_batch_sizes.json` beside the prepared data."""
 
     def __init__(self, config: Config, vocabulary: Vocabulary, memory: device_memory.DeviceMemory) -> None:
-        self._path = Path(config.data.cache_dir).expanduser() / "micro_batch_sizes.json"
+        self._path = user_path(config.data.cache_dir, "data.cache_dir=") / "micro_batch_sizes.json"
         train, optimizer = config.train, asdict(config.optimizer)
         del optimizer["lr"]
         about = {

@@ -1,10 +1,10 @@
 """`python -m pretrain.prepare`: text -> token files, ahead of time, on as many cores as there are."""
 
 import sys
-from pathlib import Path
 
 from pretrain.command import Parser, run_command
 from pretrain.errors import UserError
+from pretrain.user_path import user_path
 
 _DESCRIPTION = """\
 Prepare the corpus of a run: read it, train or read the tokenizer, and write token files, checksums and a manifest. Give the settings
@@ -33,7 +33,7 @@ def _run(arguments: list[str]) -> int:
 
     config = compose(options.overrides, options.config_dir)
     check_sources(config)
-    output = Path(options.output).expanduser() if options.output else None
+    output = user_path(options.output, "--output ") if options.output else None
     if output and config.data.kind == "prepared":
         raise UserError("--output names a folder to make, but data=prepared makes none; leave one of them out")
     if options.verify:

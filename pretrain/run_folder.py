@@ -15,6 +15,7 @@ from pretrain.config.schema import Config
 from pretrain.config.serialise import from_yaml, to_yaml
 from pretrain.errors import UserError
 from pretrain.metrics import Line, last, read_metrics
+from pretrain.user_path import user_path
 
 _LOCK_SECONDS = 1.0
 """A report has the lock for a moment, to see whether somebody holds it."""
@@ -44,7 +45,7 @@ class RunFolder:
 
     @classmethod
     def of(cls, config: Config) -> "RunFolder":
-        return cls(Path(config.run.dir).expanduser() / config.run.name)
+        return cls(user_path(config.run.dir, "run.dir=") / config.run.name)
 
     @property
     def config(self) -> Path:

@@ -7,12 +7,12 @@ import argparse
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pretrain.command import Parser, run_command
 from pretrain.errors import UserError
 from pretrain.loading import Loaded, find_model, load_model
+from pretrain.user_path import user_path
 
 if TYPE_CHECKING:
     import torch
@@ -53,7 +53,7 @@ def _run(arguments: list[str]) -> int:
         options.prompt.encode()
     except UnicodeEncodeError as error:
         raise UserError("the prompt is not valid UTF-8; give plain text") from error
-    source = find_model(Path(options.run).expanduser())
+    source = find_model(user_path(options.run))
     loaded = load_model(source, options.device)
     other = next(kind for kind in _OF_KIND if kind != loaded.kind)
     for name in _OF_KIND[other]:

@@ -18,6 +18,7 @@ from typing import Any
 
 from pretrain.command import Parser, run_command
 from pretrain.errors import UserError
+from pretrain.user_path import user_path
 
 _DESCRIPTION = """\
 Upload runs to Weights & Biases from their metrics.jsonl, each as one run without gaps. Again for the same run: what is new is added.
@@ -51,7 +52,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _run(arguments: list[str]) -> int:
     options = _parser().parse_args(arguments)
-    runs = [_read(Path(run).expanduser(), options.project, options.entity) for run in options.runs]
+    runs = [_read(user_path(run), options.project, options.entity) for run in options.runs]
     os.environ.setdefault("WANDB_SILENT", "true")
     if not options.offline:
         _check_key()

@@ -9,12 +9,12 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from pretrain import wandb_follower
 from pretrain.command import Parser, run_command
 from pretrain.errors import UserError
+from pretrain.user_path import user_path
 
 _DESCRIPTION = """\
 Make the dashboard that compares a project's runs in Weights & Biases: loss over steps, tokens and time, final scores against the learning
@@ -125,7 +125,7 @@ def _run(arguments: list[str]) -> int:
         print(text)
         return 0
     try:
-        Path(options.output).expanduser().write_text(text + "\n", encoding="utf-8")
+        user_path(options.output, "--output ").write_text(text + "\n", encoding="utf-8")
     except OSError as error:
         raise UserError(f"{options.output} cannot be written ({error.strerror}); give another --output") from error
     return 0

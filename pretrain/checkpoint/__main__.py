@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from pretrain.command import Parser, run_command
 from pretrain.errors import UserError
+from pretrain.user_path import user_path
 
 if TYPE_CHECKING:
     from pretrain.checkpoint.manifest import Manifest
@@ -34,7 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _run(arguments: list[str]) -> int:
     options = _parser().parse_args(arguments)
-    folder = Path(options.run).expanduser()
+    folder = user_path(options.run)
     if options.action == "list":
         if options.step is not None:
             raise UserError("--step is for verify and show; leave it out")

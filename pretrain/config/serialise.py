@@ -11,6 +11,7 @@ from pretrain.config.consistency import check_consistency
 from pretrain.config.registry import PARTS, dataclass_of
 from pretrain.config.schema import Config
 from pretrain.errors import UserError
+from pretrain.user_path import user_path
 
 
 def to_yaml(config: Config) -> str:
@@ -40,7 +41,7 @@ def from_yaml(text: str) -> Config:
 def from_file(path: str) -> Config:
     """The typed configuration in a file that `to_yaml` made, by way of `--cfg job`; whole, checked as a composed one is."""
     try:
-        config = _from_values(OmegaConf.to_container(OmegaConf.create(Path(path).expanduser().read_text(encoding="utf-8"))))
+        config = _from_values(OmegaConf.to_container(OmegaConf.create(user_path(path, "--config ").read_text(encoding="utf-8"))))
     except OSError as error:
         raise UserError(f"--config {path} cannot be read ({error.strerror}); give a file that --cfg job printed") from error
     except _NOT_OURS as error:

@@ -26,6 +26,7 @@ from pretrain.data.parts import JSON_SUFFIXES, Part, StdlibModule, format_of, pa
 from pretrain.data.reading import ReadLog, packing_of
 from pretrain.data.stdlib_text import stdlib_files
 from pretrain.errors import UserError
+from pretrain.user_path import user_path
 
 _RECORDS = (*JSON_SUFFIXES, ".parquet")
 
@@ -63,7 +64,7 @@ class Source:
 
 def open_sources(data: DataConfig, progress: bool = False) -> list[Source]:
     """The sources that `data` names, at least one. Raises UserError where a path leads nowhere."""
-    hashes = FileHashes(Path(data.cache_dir).expanduser(), progress)
+    hashes = FileHashes(user_path(data.cache_dir, "data.cache_dir="), progress)
     match data:
         case StdlibDataConfig():
             return [Source("stdlib", 1.0, _stdlib(hashes), None)]
@@ -138,7 +139,7 @@ def _files(key: str, paths: list[str]) -> tuple[Path, ...]:
         raise UserError(f"{key} is empty; give files, folders or glob patterns, for example {key}=[corpus/*.txt]")
     found: dict[Path, None] = {}
     for pattern in paths:
-        literal = Path(pattern).expanduser()
+        literal = user_path(pattern, f"{key}: ")
         matches = [literal] if os.path.exists(literal) else sorted(map(Path, glob.glob(str(literal), recursive=True)))
         if not matches:
             wrong = "matches no file" if glob.has_magic(pattern) else "does not exist"

@@ -15,6 +15,7 @@ from pretrain.data.parts import STRETCH_BYTES, Part, of_record
 from pretrain.data.reading import ReadLog
 from pretrain.errors import Unfinished, UserError
 from pretrain.hub_files import NotOnTheHub
+from pretrain.user_path import user_path
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class HubDataset:
     @property
     def folder(self) -> Path | None:
         """Where the data set is a folder on this machine."""
-        path = Path(self.name).expanduser()
+        path = user_path(self.name, "data.name=")
         return path if path.is_dir() else None
 
     def parts(self) -> list[Part]:

@@ -24,6 +24,7 @@ from pretrain.data.manifest import FORMAT_VERSION
 from pretrain.data.preparation import Preparation
 from pretrain.data.tokenizer import tokenizer_kind
 from pretrain.errors import UserError
+from pretrain.user_path import user_path
 
 _KEY_CHARACTERS = 24
 
@@ -67,14 +68,14 @@ def prepare(config: Config, *, output: Path | None = None, progress: bool = True
 def folder_of(config: Config, output: Path | None = None) -> Path:
     """Where the prepared corpus lies, whether or not it does yet. Raises UserError as `prepare` does."""
     if isinstance(config.data, PreparedDataConfig):
-        return Path(config.data.path).expanduser()
+        return user_path(config.data.path, "data.path=")
     kind = tokenizer_kind(config.tokenizer, config.model.family)
     return output.resolve() if output else _in_cache(config, _settings(config, kind, open_sources(config.data)))
 
 
 def _in_cache(config: Config, settings: dict[str, Any]) -> Path:
     key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:_KEY_CHARACTERS]
-    return Path(config.data.cache_dir).expanduser() / f"{config.data.kind}-{settings['tokenizer_kind']}-{key}"
+    return user_path(config.data.cache_dir, "data.cache_dir=") / f"{config.data.kind}-{settings['tokenizer_kind']}-{key}"
 
 
 def _given(config: Config, progress: bool) -> Path:
@@ -116,7 +117,7 @@ def _refuse_inside_the_corpus(data: DataConfig, folder: Path, key: str) -> None:
     sources = data.mixture.values() if isinstance(data, MixtureDataConfig) else [data]
     paths = [path for source in sources for path in [*getattr(source, "paths", []), *getattr(source, "valid_paths", [])]]
     for path in paths:
-        if folder.resolve().is_relative_to(place := Path(path).expanduser().resolve()):
+        if folder.resolve().is_relative_to(place := user_path(path).resolve()):
             raise UserError(f"{key} lies inside {place}, from which text is read; give another folder")
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pretrain.config.schema import TokenizerConfig
 from pretrain.errors import UserError
 from pretrain.hub_files import NotOnTheHub, download, names_the_hub
+from pretrain.user_path import user_path
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -43,7 +44,7 @@ class TokenizerFiles:
 
 def find(path: str, kind: str) -> TokenizerFiles:
     """The files behind `tokenizer.path`, downloaded from the hub where it names a repository there. Raises UserError."""
-    local = Path(path).expanduser()
+    local = user_path(path, "tokenizer.path=")
     if not os.path.exists(local):
         local = _downloaded(path, kind)
     fast = local / _FAST if local.is_dir() else local

@@ -1,11 +1,14 @@
 """`python -m pretrain.report RUN...`: runs beside each other, as a page, a table or plots."""
 
+import argparse
+import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pretrain.command import Parser, run_command
 from pretrain.errors import UserError
+from pretrain.user_path import user_path
 
 if TYPE_CHECKING:
     from pretrain.report.run import Run
@@ -22,7 +25,7 @@ examples:
 """
 _TEXT_FORMATS, _PLOT_FORMATS = ("table", "csv", "markdown"), ("png", "svg")
 _SUFFIXES = {".html": "html", ".csv": "csv", ".md": "markdown", ".txt": "table"}
-_DEFAULT_PORT = 8265
+_DEFAULT_PORT, _LAST_PORT = 8265, 65535
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -33,7 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _run(arguments: list[str]) -> int:
     options = _parser().parse_args(arguments)
     x = {"wall": "wall_seconds"}.get(options.x, options.x)
-    output = Path(options.output).expanduser() if options.output else None
+    output = user_path(options.output, "--output ") if options.output else None
     form = options.format or _format_of(output)
     if options.watch:
         if output or options.format:
@@ -70,11 +73,27 @@ def _parser() -> Parser:
     parser.add_argument("runs", metavar="RUN", nargs="+", help="a run's folder, a folder of runs, metrics.jsonl or a .wandb file")
     parser.add_argument("-o", "--output", metavar="PATH", help="the file to write (report.html), for plots the folder (figures)")
     parser.add_argument("--format", choices=("html", *_TEXT_FORMATS, *_PLOT_FORMATS), help="html unless the end of PATH says otherwise")
-    parser.add_argument("--target", type=float, metavar="LOSS", help="validation loss to reach; AdamW's best, else the median, without it")
+    parser.add_argument("--target", type=_loss, metavar="LOSS", help="validation loss to reach; AdamW's best, else the median, without it")
     parser.add_argument("--x", choices=("step", "tokens", "wall"), default="step", help="what the curves are drawn over")
     parser.add_argument("--watch", action="store_true", help="serve the page on localhost and refresh it as the runs go on")
-    parser.add_argument("--port", type=int, default=_DEFAULT_PORT, help=f"for --watch ({_DEFAULT_PORT}); 0: a free one")
+    parser.add_argument("--port", type=_port, default=_DEFAULT_PORT, help=f"for --watch ({_DEFAULT_PORT}); 0: a free one")
     return parser
+
+
+def _loss(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"{text} is not valid; give a loss in nats, such as 3.2")
+    return value
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or int(text) > _LAST_PORT:
+        raise argparse.ArgumentTypeError(f"{text} is not valid; give a number up to {_LAST_PORT}")
+    return int(text)
 
 
 def _text(runs: list["Run"], form: str, target: float | None) -> str:

@@ -13,6 +13,7 @@ from pretrain.metrics import Line, last, read_metrics, standing
 from pretrain.report.run import Run, run_of
 from pretrain.report.state import state_of
 from pretrain.report.wandb_file import WandbFile
+from pretrain.user_path import user_path
 from pretrain.wandb_follower import SEED_GROUP
 
 _METRICS, _CONFIG, _LOCK = "metrics.jsonl", "config.yaml", ".lock"
@@ -43,8 +44,12 @@ class Source:
 def sources(paths: Iterable[str | Path]) -> list[Source]:
     """The runs behind `paths`, each once, in their order; a folder of several stands for all in it. Raises UserError."""
     found: dict[tuple, Source] = {}
-    for path in (Path(path).expanduser() for path in paths):
-        for source in _sources_at(path):
+    for path in map(user_path, paths):
+        try:
+            there = _sources_at(path)
+        except OSError as error:
+            raise UserError(f"{error.filename or path} cannot be read ({error.strerror}); see to its permissions") from error
+        for source in there:
             found.setdefault(tuple(file.resolve() for file in source.files), source)
     return list(found.values())
 

@@ -26,7 +26,7 @@ class WandbFile:
     """One offline file, read whole."""
 
     def __init__(self, path: Path) -> None:
-        """Raises UserError where it is no such file."""
+        """Raises UserError where it is no such file, or cannot be read."""
         self.lines: list[Line] = []
         """As in metrics.jsonl, superseded ones included; without what is no number."""
         self.config: dict[str, Any] = {}
@@ -34,7 +34,10 @@ class WandbFile:
         self.run_id, self.name = "", ""
         self.closed = False
         """Its writer has come to its end, whatever became of the run."""
-        content = path.read_bytes()
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise UserError(f"{path} cannot be read ({error.strerror}); see to its permissions") from error
         if not content.startswith(_MAGIC):
             raise UserError(f"{path} is no offline file of Weights & Biases; give a run's folder, or a run-ID.wandb from its wandb/ folder")
         from wandb.proto import wandb_internal_pb2 as messages

@@ -16,6 +16,7 @@ from pretrain.config.serialise import to_yaml
 from pretrain.errors import UserError
 from pretrain.run_folder import RunFolder
 from pretrain.sweep.names import run_name
+from pretrain.user_path import user_path
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ def write_files(runs: list[Run]) -> tuple[Path, dict[str, Path]]:
     """
     texts = {run.name: to_yaml(run.config) for run in runs}
     digest = hashlib.sha256("\0".join(sorted(texts.values())).encode()).hexdigest()[:12]
-    folder = Path(runs[0].config.run.dir).expanduser().absolute() / ".sweeps" / digest
+    folder = user_path(runs[0].config.run.dir, "run.dir=").absolute() / ".sweeps" / digest
     files = {name: folder / f"{name}.yaml" for name in texts}
     try:
         folder.mkdir(parents=True, exist_ok=True)

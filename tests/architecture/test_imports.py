@@ -109,7 +109,7 @@ def test_no_process_that_trains_has_imported_submitit():
     assert not importers("submitit") | importers("hydra_plugins")
 
 
-BELOW = (("errors", "exit_codes", "orphans"), ("config",), ("batch_plan", "distributed", "network", "world"))
+BELOW = (("errors", "exit_codes", "orphans", "user_path"), ("config",), ("batch_plan", "distributed", "network", "world"))
 _COMMANDS = ("launch", "spawn", "prepare", "sample", "evaluate", "finetune", "compare", "export", "report", "sync", "workspace", "sweep")
 ABOVE = (("train",), _COMMANDS, ("__main__",))
 """Named from the bottom up; every other module of the harness lies between. A module imports its own layer and those below."""

@@ -64,6 +64,10 @@ MISTAKES = {
     "objective=clm": "objective=clm does not train model=bert_tiny; give objective=mlm",
     "data=text": "add data.paths=",
     "train.precision=fp16 zero.stage=1": "train.precision=fp16 needs a GPU; on a CPU give train.precision=bf16",
+    "run.dir='~nouserx/runs'": "run.dir=~nouserx/runs begins with a home that this machine does not know; give the whole path",
+    "data=text data.paths=['~nouserx/a.txt']": "data.paths: ~nouserx/a.txt begins with a home",
+    "data=text data.paths=[a.txt] data.cache_dir='~nouserx'": "data.cache_dir=~nouserx begins with a home",
+    "--config ~nouserx/a.yaml": "--config ~nouserx/a.yaml begins with a home",
     "run.dir=/dev/null/runs": "the run folder /dev/null/runs/demo cannot be written .*; give another run.dir",
 }
 

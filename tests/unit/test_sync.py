@@ -143,5 +143,6 @@ def test_a_mistake_is_one_line(mistake, run: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_no_run_is_uploaded_where_one_is_a_mistake(run: Path, server: Server, tmp_path: Path, capfd) -> None:
-    assert sync.main([str(run), str(tmp_path / "nothing")]) == 2
-    assert not server.rows and "nothing is no run's folder" in capfd.readouterr().err
+    for other, said in ((str(tmp_path / "nothing"), "nothing is no run's folder"), ("~nouserx/run", "~nouserx/run begins with a home")):
+        assert sync.main([str(run), other]) == 2
+        assert not server.rows and said in capfd.readouterr().err

@@ -2,9 +2,11 @@
 
 import base64
 import csv
+import errno
 import hashlib
 import io
 import json
+import os
 import re
 import shutil
 import urllib.error
@@ -154,12 +156,28 @@ def test_the_end_of_the_file_s_name_says_the_format(folder: Path, tmp_path: Path
         (["{runs}", "-o", "{runs}"], "cannot be written (Is a directory)"),
         (["{runs}", "-o", "page.xyz"], "the end of page.xyz names no format; give one of .html, .csv"),
         (["{runs}", "--watch", "-o", "x.html"], "--watch writes no file"),
+        (["{runs}", "--watch", "--port", "70000"], "--port: 70000 is not valid; give a number up to 65535"),
+        (["{runs}", "--target", "nan", "-o", "x.html"], "--target: nan is not valid; give a loss"),
+        (["{runs}", "-o", "~nouserx/x.html"], "--output ~nouserx/x.html begins with a home that this machine does not know"),
+        (["~nouserx/runs"], "~nouserx/runs begins with a home that this machine does not know"),
+        (["x" * 300], "is longer than the name of a file can be"),
+        (["{runs}/gpt/wandb"], "run-1.wandb cannot be read (Is a directory); see to its permissions"),
     ],
 )
 def test_mistakes_are_one_line(folder: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], said: str) -> None:
+    (folder / "gpt" / "wandb" / "offline-run-1" / "run-1.wandb").mkdir(parents=True)
     assert main([argument.format(runs=folder) for argument in arguments]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: ") and said in line
+
+
+def test_a_folder_that_cannot_be_read_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def refuse(path: Path) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    assert main([str(folder)]) == 2
+    assert capsys.readouterr().err == f"error: {folder} cannot be read (Permission denied); see to its permissions\n"
 
 
 def test_plots_are_drawn_per_curve_and_objective(folder: Path, tmp_path: Path) -> None:
