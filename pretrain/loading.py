@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pretrain.errors import UserError
+from pretrain.user_path import user_path
 
 if TYPE_CHECKING:
     import torch
@@ -61,7 +62,7 @@ def find_model_or_download(given: str) -> Path:
     from pretrain.hub_files import MODEL_FILES, NotOnTheHub, download, names_the_hub
 
     if not names_the_hub(given):
-        return find_model(Path(given).expanduser())
+        return find_model(user_path(given))
     try:
         return download(given, (*MODEL_FILES, *FILES))
     except NotOnTheHub as error:

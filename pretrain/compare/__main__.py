@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from pretrain import stopping
 from pretrain.command import Parser, run_command
 from pretrain.errors import UserError
+from pretrain.user_path import user_path
 
 if TYPE_CHECKING:
     from pretrain.compare.design import Design
@@ -94,7 +95,7 @@ def _show(options: argparse.Namespace) -> int:
     beside = [*options.overrides, *(["--config-dir"] if options.config_dir else [])]
     if beside:
         raise UserError(f"--table starts no runs; leave {' '.join(beside)} out")
-    folders = [Path(folder).expanduser() for folder in options.table]
+    folders = [user_path(folder) for folder in options.table]
     designs = {folder: design.load(folder) for folder in dict.fromkeys(folders)}
     print(_text(designs, options.format or "table"))
     return 0

@@ -14,6 +14,7 @@ from pretrain.config.consistency import mathematical_settings
 from pretrain.config.schema import AUTO, CompareConfig, Config
 from pretrain.errors import UserError
 from pretrain.sweep.runs import Run
+from pretrain.user_path import user_path
 
 _EVALUATIONS = 20
 """During a run, at least: `steps to AdamW's score` is found among them."""
@@ -57,7 +58,7 @@ def read_command(overrides: list[str], config_dir: str | None) -> Comparison:
     if first.train.micro_batch_size == AUTO:
         raise UserError("train.micro_batch_size=auto may find another one for each optimizer; give a number, which all runs then have")
     seeds = asked.seeds if isinstance(asked.seeds, list) else range(first.run.seed, first.run.seed + asked.seeds)
-    folder = Path(first.run.dir).expanduser() / (asked.name or f"compare-{first.run.name}")
+    folder = user_path(first.run.dir, "run.dir=") / (asked.name or f"compare-{first.run.name}")
     found = _variants(configs, asked)
     refuse_twins(found)
     return Comparison(folder, Design(_shared(configs), found, tuple(seeds)), configs, frozenset(asked.lrs))

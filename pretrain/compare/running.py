@@ -41,7 +41,9 @@ def _alone_in(folder: Path) -> Iterator[None]:
         lock = FileLock(folder / ".lock")
         lock.acquire(timeout=0)
     except Timeout as held:
-        raise UserError(f"another command is at work on {folder}; wait for it, or give compare.name=...") from held
+        raise UserError(
+            f"another command is at work on {folder}; wait for it, or give compare.name=..., or, if none is, delete {folder / '.lock'}"
+        ) from held
     except OSError as error:
         raise UserError(f"the comparison's folder {folder} cannot be written ({error.strerror}); give another run.dir") from error
     with lock:

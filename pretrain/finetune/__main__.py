@@ -5,6 +5,7 @@ from pathlib import Path
 
 from pretrain.command import Parser, run_command
 from pretrain.errors import UserError
+from pretrain.user_path import user_path
 
 _DESCRIPTION = """\
 Fine-tune a pretrained encoder on a task of GLUE or on SQuAD v1.1, once for each seed, and print the usual metrics. MODEL is a run (its
@@ -53,7 +54,7 @@ def _run(arguments: list[str]) -> int:
         return _show(options.table, options.format or "text")
     if options.format:
         raise UserError(f"--format {options.format} is for --table; leave it out")
-    if not options.given or ("=" in options.given[0] and not Path(options.given[0]).expanduser().exists()):
+    if not options.given or ("=" in options.given[0] and not user_path(options.given[0]).exists()):
         raise UserError("no model is given; name one first: python -m pretrain.finetune runs/NAME task=...")
     from pretrain.config.finetuning import read_finetuning
 
@@ -75,7 +76,7 @@ def _parser() -> Parser:
 def _show(folders: list[Path], form: str) -> int:
     from pretrain.finetune import table
 
-    contents = table.read_all(folder.expanduser() for folder in folders)
+    contents = table.read_all(user_path(folder) for folder in folders)
     print(table.as_markdown(contents) if form == "markdown" else table.as_text(contents))
     return 0
 

@@ -19,6 +19,7 @@ from pretrain.finetune.results import Results, made_from
 from pretrain.finetune.tasks import GLUE_TASKS
 from pretrain.finetune.training import num_updates, train
 from pretrain.provenance import processor, provenance
+from pretrain.user_path import user_path
 
 _USUAL_LENGTH = {"squad": 384}
 _LENGTH = 128
@@ -99,9 +100,9 @@ def output_folder(given: str, config: FinetuningConfig) -> Path:
     from pretrain.checkpoint.opening import is_checkpoint, is_run
 
     if config.finetune.output_dir is not None:
-        return Path(config.finetune.output_dir).expanduser()
+        return user_path(config.finetune.output_dir, "finetune.output_dir=")
     name = f"{config.task}{'-from_scratch' if config.finetune.from_scratch else ''}-{config.optimizer.name}-lr_{config.optimizer.lr:g}"
-    folder = Path(given).expanduser()
+    folder = user_path(given)
     if not folder.is_dir():
         return Path("finetune") / given.replace("/", "--") / name
     for run in (folder, folder.resolve().parent):

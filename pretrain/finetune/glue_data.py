@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pretrain.errors import UserError
 from pretrain.finetune.tasks import GlueTask
+from pretrain.user_path import user_path
 
 _HUB_NAME = "nyu-mll/glue"
 
@@ -25,7 +26,7 @@ def read(task: GlueTask, data_dir: str | None) -> tuple[Examples, dict[str, Exam
     """Training examples, and validation examples by split. Raises UserError, for a damaged line with its file and number."""
     if data_dir is None:
         return _from_hub(task, "train"), {split: _from_hub(task, f"validation{split}") for split in task.splits}
-    folder = _folder_of(task, Path(data_dir).expanduser())
+    folder = _folder_of(task, user_path(data_dir, "finetune.data_dir="))
     return read_file(task, folder / task.train_file), {split: read_file(task, folder / name) for split, name in task.eval_files.items()}
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pretrain.errors import UserError
+from pretrain.user_path import user_path
 
 _HUB_NAME = "rajpurkar/squad"
 _WANTED = "give the folder of train-v1.1.json and dev-v1.1.json"
@@ -28,7 +29,7 @@ def read(data_dir: str | None) -> tuple[list[Question], list[Question]]:
     """Training and validation questions. Raises UserError."""
     if data_dir is None:
         return _from_hub("train"), _from_hub("validation")
-    given = Path(data_dir).expanduser()
+    given = user_path(data_dir, "finetune.data_dir=")
     folder = inside if (inside := given / "squad").is_dir() else given
     return read_file(_file(folder, "train")), read_file(_file(folder, "dev"))
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pretrain.command import Parser, run_command
 from pretrain.errors import UserError
+from pretrain.user_path import user_path
 
 _DESCRIPTION = """\
 Print what a run would need on any number of GPUs, for every optimizer and ZeRO stage: memory of one rank by part, bytes sent per step,
@@ -49,7 +50,7 @@ def _run(arguments: list[str]) -> int:
             raise UserError(f"--run takes the settings of the run, but {options.overrides[0]} is given; leave one of them out")
         from pretrain.plan.comparison import compare
 
-        print(compare(options.run))
+        print(compare(user_path(options.run, "--run ")))
         return 0
     from pretrain.config.compose import compose
 

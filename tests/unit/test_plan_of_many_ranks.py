@@ -270,6 +270,7 @@ def test_a_micro_batch_too_large_for_so_many_ranks_is_made_smaller_and_said(caps
         (["--stage", "4"], "argument --stage: 4 is not valid; give one or more of 0,1,2,3"),
         (["--optimizer", "came,adam"], "argument --optimizer: came,adam is not valid; give one or more of came,adamw"),
         (["--run", "nowhere"], "nowhere is no run's folder"),
+        (["--run", "~nouserx/run"], "--run ~nouserx/run begins with a home that this machine does not know"),
         (["--run", "nowhere", "train.num_steps=3"], "leave one of them out"),
         (["zero.stage=9"], "zero.stage=9"),
     ],

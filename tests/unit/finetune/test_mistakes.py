@@ -41,6 +41,8 @@ MISTAKES = {
     "RUN task=rte schedule=step": "schedule=step is not known; choose one of linear",
     "RUN task=rte schedule.warmup_ratio=1": "schedule.warmup_ratio=1.0 is not valid",
     "RUN task=rte finetune.data_dir=nowhere": "finetune.data_dir=nowhere holds no train.tsv",
+    "RUN task=rte finetune.data_dir=~nouserx/glue": "finetune.data_dir=~nouserx/glue begins with a home that this machine does not know",
+    "~nouserx/run task=rte finetune.data_dir=RTE": "~nouserx/run begins with a home that this machine does not know",
     "RUN task=rte finetune.data_dir=RTE finetune.device=abacus": "finetune.device=abacus cannot be used here .*; give cpu or auto",
     "RUN task=rte finetune.data_dir=RTE finetune.max_seq_length=33": "max_seq_length=33 is more than the model's 32 positions; give 32",
     "RUN task=rte finetune.data_dir=RTE finetune.output_dir=/proc/out": "/proc/out cannot be written",
