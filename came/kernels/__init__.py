@@ -21,7 +21,10 @@ from torch import Tensor
 
 from came.layouts import local
 from came.lockstep import Traffic
+from came.momentum import MOMENTUM
 from came.observation import Observer
+from came.rules import Rule
+from came.state import kept_dtype, working_dtype
 
 if TYPE_CHECKING:
     from came.kernels.plan import Member, Plan
@@ -45,10 +48,11 @@ def option_without_kernel(hyper: dict[str, Any]) -> str | None:
     return next((name for name in ("cautious", "trust_ratio", "legacy_1d") if hyper[name]), None)
 
 
-def obstacle(place: "Place", state: dict[str, Tensor], hyper: dict[str, Any], shapes: Iterable[Sequence[int]]) -> str | None:
+def obstacle(place: "Place", state: dict[str, Tensor], rule: Rule, hyper: dict[str, Any], shapes: Iterable[Sequence[int]]) -> str | None:
     """Why the kernels do not take a handed tensor with its gradient and state; None where they do.
 
-    `shapes` are those of the parameters that it may hold, the same on all ranks that share it: they have to decide alike.
+    `shapes` are those of the parameters that it may hold, the same on all ranks that share it: they have to decide alike. A rank that
+    holds nothing of them keeps no momentum, and says what the others do.
     """
     option = option_without_kernel(hyper)
     mine, gradient = local(place.handed), place.gradient
@@ -60,11 +64,13 @@ def obstacle(place: "Place", state: dict[str, Tensor], hyper: dict[str, Any], sh
         return f"parameters on the {mine.device.type} have no kernel (but in Triton's interpreter, TRITON_INTERPRET=1)"
     if gradient.is_sparse:
         return "sparse gradients have no kernel"
-    momentum = local(state["exp_avg"])
-    tensors = ((mine, "parameters", _DTYPES), (gradient, "gradients", _DTYPES), (momentum, "momentum", _MOMENTUM_DTYPES))
-    for tensor, what, dtypes in tensors:
-        if tensor.dtype not in dtypes:
-            return f"{what} in {tensor.dtype} have no kernel"
+    momentum = momentum_dtype(place.handed, state, rule)
+    dtypes = ((mine.dtype, "parameters", _DTYPES), (gradient.dtype, "gradients", _DTYPES), (momentum, "momentum", _MOMENTUM_DTYPES))
+    for dtype, what, taken in dtypes:
+        if dtype not in taken:
+            return f"{what} in {dtype} have no kernel"
+    lying = {"gradients": gradient} | ({"momentum": local(state[MOMENTUM])} if MOMENTUM in state else {})
+    for what, tensor in lying.items():
         if tensor.device != mine.device:
             return f"{what} lie on {tensor.device}, the parameters on {mine.device}"
     if not mine.is_contiguous():
@@ -72,9 +78,14 @@ def obstacle(place: "Place", state: dict[str, Tensor], hyper: dict[str, Any], sh
     for shape in shapes:
         if len(shape) >= 2 and shape[-1] > _LARGEST_COLS:
             return f"matrices of more than {_LARGEST_COLS} columns have no kernel"
-        if momentum.dtype != torch.float32 and prod(shape) > _LARGEST_ROUNDED:
+        if momentum != torch.float32 and prod(shape) > _LARGEST_ROUNDED:
             return f"low-precision momentum of more than {_LARGEST_ROUNDED} elements has no kernel"
     return None
+
+
+def momentum_dtype(handed: Tensor, state: dict[str, Tensor], rule: Rule) -> torch.dtype:
+    """Of the momentum that is kept for a handed tensor or, where it holds nothing but padding, would be."""
+    return state[MOMENTUM].dtype if MOMENTUM in state else kept_dtype(rule, MOMENTUM, working_dtype(handed))
 
 
 @cache
@@ -100,12 +111,12 @@ def _ampere_or_later(device: torch.device) -> bool:
     return torch.version.cuda is not None and torch.cuda.get_device_capability(device) >= (8, 0)
 
 
-def distrusted(handed: Tensor, state: dict[str, Tensor]) -> str | None:
+def distrusted(handed: Tensor, state: dict[str, Tensor], rule: Rule) -> str | None:
     """Why `implementation="auto"` leaves to the rule what has a kernel: where the kernels have failed their trial on this device."""
     from came.kernels import trial
 
     mine = local(handed)
-    passed = trial.passes(mine.device, mine.dtype, local(state["exp_avg"]).dtype)
+    passed = trial.passes(mine.device, mine.dtype, momentum_dtype(handed, state, rule))
     return None if passed else "the kernels did not pass their trial on this device"
 
 

@@ -246,9 +246,9 @@ class CAME(ShardedOptimizer):
         )
         known = self._obstacles.get(id(handed))
         if known is None or known[0] != traits:
-            obstacle = kernels.obstacle(entry.place, state, group, self.shapes_in(entry))
+            obstacle = kernels.obstacle(entry.place, state, self.rule, group, self.shapes_in(entry))
             if obstacle is None and self.implementation == "auto":
-                obstacle = kernels.distrusted(handed, state)
+                obstacle = kernels.distrusted(handed, state, self.rule)
             known = self._obstacles[id(handed)] = traits, obstacle
         return known[1]
 

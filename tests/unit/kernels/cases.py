@@ -4,14 +4,17 @@ from typing import Any
 
 import torch
 
+from came import CAME, kernels
 from came.momentum import decode, encode_
 from came.rounding import Draws
-from tests.unit.kernels.ranks import HYPER, SHAPES, WITH_BLOCKS, Dtypes, Oracle, Ranks, draw, error, small
+from tests.unit.kernels.ranks import HYPER, SHAPES, WITH_BLOCKS, Dtypes, Oracle, Ranks, cut, cut_each, draw, error, small
 
 FACTORS = ("exp_avg_sq_row", "exp_avg_sq_col", "exp_avg_res_row", "exp_avg_res_col")
 
 
-def on_their_way(shapes: Any, dtypes: Dtypes, world_size: int, geometry: Any = None, **hyper: Any) -> tuple[Ranks, Oracle]:
+def on_their_way(
+    shapes: Any, dtypes: Dtypes, world_size: int, geometry: Any = None, cutting: Any = cut, **hyper: Any
+) -> tuple[Ranks, Oracle]:
     """Ranks and the oracle in the same state, after two steps of the oracle."""
     oracle = Oracle(draw(shapes, 0), **hyper)
     for step in range(2):
@@ -19,14 +22,16 @@ def on_their_way(shapes: Any, dtypes: Dtypes, world_size: int, geometry: Any = N
     oracle.round()
     for reference in oracle.references:
         reference.params = [param.to(dtypes.weight).double() for param in reference.params]
-    ranks = Ranks([oracle[index].float() for index in range(len(shapes))], world_size, dtypes, geometry)
+    ranks = Ranks([oracle[index].float() for index in range(len(shapes))], world_size, dtypes, geometry, cutting)
     ranks.take(oracle)
     return ranks, oracle
 
 
-def errors_against_double_precision(world_size: int, dtypes: Dtypes, shapes: Any = SHAPES, geometry: Any = None) -> dict[str, float]:
+def errors_against_double_precision(
+    world_size: int, dtypes: Dtypes, shapes: Any = SHAPES, geometry: Any = None, cutting: Any = cut
+) -> dict[str, float]:
     """The largest errors of parameters, momentum, second moments and factors after one step, over all parameters."""
-    ranks, oracle = on_their_way(shapes, dtypes, world_size, geometry)
+    ranks, oracle = on_their_way(shapes, dtypes, world_size, geometry, cutting)
     grads = draw(shapes, 3, dtypes.gradient)
     ranks.step(grads)
     oracle.step(grads)
@@ -40,6 +45,27 @@ def errors_against_double_precision(world_size: int, dtypes: Dtypes, shapes: Any
             errors |= {name: error(ranks.factor(index, name).flatten(), oracle.state(index, name).flatten()) for name in FACTORS}
         found = errors | {name: max(value, errors.get(name, 0.0)) for name, value in found.items()}
     return found
+
+
+FEWER_THAN_RANKS_FILL = [(5,), (9,)]
+"""Vectors whose slices leave the last of four ranks nothing but padding."""
+
+
+def errors_where_a_rank_has_padding_alone() -> dict[str, float]:
+    return errors_against_double_precision(4, Dtypes(), FEWER_THAN_RANKS_FILL, cutting=cut_each)
+
+
+def obstacles_where_a_rank_has_padding_alone(momentum: str) -> tuple[list, list[bool]]:
+    """What each rank finds that the kernels do not take, with the momentum's dtype that it would try them with; and which keep some."""
+    ranks = Ranks(draw(FEWER_THAN_RANKS_FILL, 0), 4, Dtypes(momentum=momentum), cutting=cut_each).ranks
+    found = []
+    for rank in ranks:
+        ((place, state),) = zip(rank.places, rank.states, strict=True)
+        place.handed.grad = torch.zeros_like(place.handed)
+        hyper = CAME([place.handed]).defaults
+        obstacle = kernels.obstacle(place, state, rank.rule, hyper, FEWER_THAN_RANKS_FILL)
+        found.append((obstacle, kernels.momentum_dtype(place.handed, state, rank.rule)))
+    return found, ["exp_avg" in rank.states[0] for rank in ranks]
 
 
 def bits_of_a_step(world_size: int, poison: float) -> list[torch.Tensor]:

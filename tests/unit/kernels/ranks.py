@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from came.interval import Interval, overlap
-from came.layouts import Shard
+from came.layouts import Shard, zero3
 from came.momentum import SCALE, decode, encode_
 from came.optimizer import Place
 from came.reference import Reference, came_step
@@ -50,8 +50,12 @@ def small(block_cols: int = 32) -> Any:
     return Geometry(strip_rows=16, block_rows=16, few_block_rows=8, block_cols=block_cols, part=32)
 
 
-def cut(shapes: Sequence[tuple[int, ...]], world_size: int) -> Iterator[list[tuple[Interval, int, bool]]]:
-    """For each rank its interval of each parameter, its offset in the rank's slice of one flat buffer, and whether others hold the rest."""
+Held = list[tuple[Interval, bool]]
+"""One rank's interval of each parameter, and whether others hold the rest."""
+
+
+def cut(shapes: Sequence[tuple[int, ...]], world_size: int) -> Iterator[Held]:
+    """What each rank holds of one flat buffer that is cut into slices."""
     total = sum(map(prod, shapes))
     bounds = [total * rank // world_size for rank in range(world_size + 1)]
     for low, high in zip(bounds, bounds[1:], strict=False):
@@ -60,17 +64,22 @@ def cut(shapes: Sequence[tuple[int, ...]], world_size: int) -> Iterator[list[tup
             start, stop = overlap(low, high, at, at + prod(shape))
             whole = stop - start == prod(shape)
             interval = Interval(shape, start - at, stop - at) if start < stop else Interval(shape, 0, 0)
-            found.append((interval, start - low if start < stop else 0, not whole))
+            found.append((interval, not whole))
             at += prod(shape)
         yield found
 
 
-class Rank:
-    """One rank's slice of the flat buffer: matrices in one group, vectors in another."""
+def cut_each(shapes: Sequence[tuple[int, ...]], world_size: int) -> Iterator[Held]:
+    """What each rank holds where every parameter is cut by itself, as at ZeRO-3: the last ranks may have nothing but padding."""
+    for rank in range(world_size):
+        found = (zero3.shard_of(shape, prod(shape), -(-prod(shape) // world_size), rank) for shape in shapes)
+        yield [mine or (Interval(shape, 0, 0), True) for mine, shape in zip(found, shapes, strict=True)]
 
-    def __init__(
-        self, weights: Sequence[Tensor], held: list[tuple[Interval, int, bool]], split_with: list[bool], dtypes: Dtypes, geometry: Any
-    ) -> None:
+
+class Rank:
+    """One rank's slices, which end in padding: matrices in one group, vectors in another."""
+
+    def __init__(self, weights: Sequence[Tensor], held: Held, split_with: list[bool], dtypes: Dtypes, geometry: Any) -> None:
         self.dtypes, self.held, self.rule = dtypes, held, replace(RULE, momentum_dtype=dtypes.momentum)
         self.places, self.states, self.groups = [], [], []
         for vectors, hyper in ((False, dict(HYPER)), (True, dict(NO_DECAY))):
@@ -78,7 +87,7 @@ class Rank:
             if not mine:
                 continue
             parts = [weights[index].flatten()[held[index][0].start : held[index][0].stop] for index in mine]
-            flat = torch.cat(parts).to(dtypes.weight).to(DEVICE)
+            flat = torch.cat([*parts, torch.zeros(1)]).to(dtypes.weight).to(DEVICE)
             shards, at = [], 0
             for index in mine:
                 interval = held[index][0]
@@ -146,10 +155,12 @@ class Rank:
 class Ranks:
     """All ranks of one run."""
 
-    def __init__(self, weights: Sequence[Tensor], world_size: int = 1, dtypes: Dtypes = Dtypes(), geometry: Any = None) -> None:
+    def __init__(
+        self, weights: Sequence[Tensor], world_size: int = 1, dtypes: Dtypes = Dtypes(), geometry: Any = None, cutting: Any = cut
+    ) -> None:
         shapes = [tuple(weight.shape) for weight in weights]
-        held = list(cut(shapes, world_size))
-        split = [not any(not of_rank[index][2] for of_rank in held) for index in range(len(shapes))]
+        held = list(cutting(shapes, world_size))
+        split = [not any(not of_rank[index][1] for of_rank in held) for index in range(len(shapes))]
         self.shapes, self.ranks = shapes, [Rank(weights, of_rank, split, dtypes, geometry or small()) for of_rank in held]
 
     def take(self, oracle: "Oracle") -> None:

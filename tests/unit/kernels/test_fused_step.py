@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 import pytest
 import torch
 
+from came.momentum import DTYPES
 from tests.unit.kernels import cases
 from tests.unit.kernels.ranks import Dtypes
 from tests.unit.kernels.running import process_with_kernels
@@ -23,6 +24,18 @@ def run() -> Iterator[Callable]:
 def test_the_fused_step_is_the_published_one_however_it_is_cut(run: Callable, world_size: int) -> None:
     found = run(cases.errors_against_double_precision, world_size, Dtypes())
     assert found["weights"] < 2e-7 and max(found.values()) < 5e-7, found
+
+
+def test_a_rank_that_holds_nothing_but_padding_takes_part(run: Callable) -> None:
+    found = run(cases.errors_where_a_rank_has_padding_alone)
+    assert found["weights"] < 2e-7 and max(found.values()) < 5e-7, found
+
+
+@pytest.mark.parametrize("momentum", DTYPES)
+def test_it_decides_as_the_others_do(run: Callable, momentum: str) -> None:
+    found, keeps_momentum = run(cases.obstacles_where_a_rank_has_padding_alone, momentum)
+    assert found == 4 * [(None, DTYPES[momentum])]
+    assert keeps_momentum == [True, True, True, False]
 
 
 @pytest.mark.parametrize("half", HALF_A_GAP)
