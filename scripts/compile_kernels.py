@@ -97,7 +97,8 @@ def signature(variant: Variant) -> dict[str, str]:
     return types
 
 
-def compile_variant(variant: Variant, arch: int) -> Compiled:
+def compile_for(variant: Variant, arch: int) -> Any:
+    """Triton's compiled kernel, whose `asm` holds the code in its forms."""
     import triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
@@ -107,7 +108,11 @@ def compile_variant(variant: Variant, arch: int) -> Compiled:
     types = signature(variant)
     aligned = {(number,): [["tt.divisibility", 16]] for number, kind in enumerate(types.values()) if kind.startswith("*")}
     source = ASTSource(variant.kernel, types, variant.constants, aligned)
-    made = triton.compile(source, target=GPUTarget("cuda", arch, 32), options={"num_warps": variant.num_warps, **OPTIONS})
+    return triton.compile(source, target=GPUTarget("cuda", arch, 32), options={"num_warps": variant.num_warps, **OPTIONS})
+
+
+def compile_variant(variant: Variant, arch: int) -> Compiled:
+    made = compile_for(variant, arch)
     registers, spills, shared = resources(made.asm["cubin"])
     wide = len(re.findall(r"ld\.global\S*\.v4\.b32|ld\.global\S*\.v2\.b64|ld\.global\S*\.v4\.u32", made.asm["ptx"]))
     return Compiled(variant, registers, spills, max(shared, made.metadata.shared), wide)

@@ -151,6 +151,7 @@ def _averaged(averages, mean, weight, inside):
     """Average `mean` into the state; returns the averages, 0 outside."""
     old = tl.load(averages, mask=inside, other=0.0)
     new = tl.where(inside, averaged(old, mean, weight), 0.0)
+    tl.debug_barrier()  # there are more threads than elements: those that repeat others' must not load what these have stored
     tl.store(averages, new, mask=inside)
     return new
 
