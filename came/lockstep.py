@@ -5,7 +5,7 @@ the same tensors combined over the ranks. All rules advance in lock-step, so tha
 there are.
 """
 
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -124,4 +124,9 @@ def _everyone() -> Any:
 
 def all_agree(here: bool, group: Any) -> bool:
     """Whether `here` is true on every rank of `group`."""
-    return bool(all_reduce(torch.tensor([int(here)]), dist.ReduceOp.MIN, group))
+    return agreed([here], group)[0]
+
+
+def agreed(here: Sequence[bool], group: Any) -> list[bool]:
+    """Which of `here`, as many on each rank of `group`, are true on all of them."""
+    return all_reduce(torch.tensor(here, dtype=torch.int64), dist.ReduceOp.MIN, group).bool().tolist()

@@ -256,6 +256,10 @@ class ShardedOptimizer(torch.optim.Optimizer):
             return [shard.interval.shape for shard in entry.place.shards]
         return [getattr(param, "ds_shape", param.shape) for param in self._params[entry.group[_ORIGIN]]]
 
+    def sharing(self, entry: Entry) -> list[Any]:
+        """Process groups whose ranks share parameters of the entry's group; the same order on every rank."""
+        return entry.place.layout.groups(self._params[entry.group[_ORIGIN]])
+
     def _update(self, entries: Sequence[Entry]) -> None:
         """One update, by the rule; an optimizer that has a faster way to make the same one overrides this."""
         lockstep.run(self._jobs(entries, self.gradient_scale()), self.traffic)

@@ -51,8 +51,8 @@ def option_without_kernel(hyper: dict[str, Any]) -> str | None:
 def obstacle(place: "Place", state: dict[str, Tensor], rule: Rule, hyper: dict[str, Any], shapes: Iterable[Sequence[int]]) -> str | None:
     """Why the kernels do not take a handed tensor with its gradient and state; None where they do.
 
-    `shapes` are those of the parameters that it may hold, the same on all ranks that share it: they have to decide alike. A rank that
-    holds nothing of them keeps no momentum, and says what the others do.
+    `shapes` are those of the parameters that it may hold, the same on all ranks that share it. A rank that holds nothing of them keeps no
+    momentum, and finds what the others do.
     """
     option = option_without_kernel(hyper)
     mine, gradient = local(place.handed), place.gradient
@@ -111,12 +111,13 @@ def _ampere_or_later(device: torch.device) -> bool:
     return torch.version.cuda is not None and torch.cuda.get_device_capability(device) >= (8, 0)
 
 
-def distrusted(handed: Tensor, state: dict[str, Tensor], rule: Rule) -> str | None:
+def distrusted(place: "Place", state: dict[str, Tensor], rule: Rule) -> str | None:
     """Why `implementation="auto"` leaves to the rule what has a kernel: where the kernels have failed their trial on this device."""
     from came.kernels import trial
 
-    mine = local(handed)
-    passed = trial.passes(mine.device, mine.dtype, momentum_dtype(handed, state, rule))
+    mine = local(place.handed)
+    momentum = momentum_dtype(place.handed, state, rule)
+    passed = trial.passes(mine.device, mine.dtype, momentum, place.layout.partitioned)
     return None if passed else "the kernels did not pass their trial on this device"
 
 

@@ -180,6 +180,7 @@ class CAME(ShardedOptimizer):
         check_choice("implementation", implementation, kernels.IMPLEMENTATIONS)
         self.implementation = implementation
         self._obstacles: dict[int, tuple[tuple, str | None]] = {}
+        self._agreed: dict[tuple, bool] = {}
         super().__init__(params, {**paper, **variants, "max_grad_norm": max_grad_norm, "seed": seed})
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
@@ -195,6 +196,7 @@ class CAME(ShardedOptimizer):
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         self.__dict__.setdefault("_obstacles", {})
+        self.__dict__.setdefault("_agreed", {})
 
     def gradient_scale(self) -> Tensor | None:
         """`max_grad_norm` over the norm of all gradients, where that is less than 1."""
@@ -202,7 +204,7 @@ class CAME(ShardedOptimizer):
 
     def _update(self, entries: Sequence[Entry]) -> None:
         """By the kernels what they take, the rest by the rule."""
-        obstacles = [self._obstacle(entry) for entry in entries]
+        obstacles = self._agreed_obstacles(entries)
         fused = [entry for entry, obstacle in zip(entries, obstacles, strict=True) if obstacle is None]
         rest = [entry for entry, obstacle in zip(entries, obstacles, strict=True) if obstacle is not None]
         self._say_once(obstacles)
@@ -218,21 +220,52 @@ class CAME(ShardedOptimizer):
         self._fused.run(fused, scale, limit, self.update_statistics, self.traffic)
         lockstep.run(self._jobs(rest, scale), self.traffic)
 
+    def _agreed_obstacles(self, entries: Sequence[Entry]) -> list[str | None]:
+        """Why each entry is left to the rule, None where it is not; of sharded ones the same on every rank that has a part in them. Raises
+        ValueError, on every such rank, where kernels were asked for and cannot be had."""
+        obstacles = [self._obstacle(entry) for entry in entries]
+        if self.implementation == "eager":
+            return obstacles
+        self._agree(entries, obstacles)
+        overruled = (None, _NOT_CONSIDERED) if self.implementation == "triton" else (None,)
+        for number, entry in enumerate(entries):
+            if obstacles[number] in overruled and not self._agreed.get(self._question(entry), True):
+                obstacles[number] = _OF_ANOTHER_RANK
+        found = next((obstacle for obstacle in obstacles if obstacle not in (None, _NOT_CONSIDERED)), None)
+        if found is not None and self.implementation == "triton":
+            raise ValueError(f'implementation="triton" cannot be taken: {found}; "auto" takes the rule in PyTorch')
+        return obstacles
+
+    def _agree(self, entries: Sequence[Entry], obstacles: Sequence[str | None]) -> None:
+        """Settle with the ranks that share them what is done with sharded entries that are met for the first time: kernels and rule do not
+        wait for the same reductions, and on one machine Triton may fail. A rank that holds nothing of an entry has nothing against it."""
+        asked: dict[int, list[tuple[Entry, str | None]]] = {}
+        for entry, obstacle in zip(entries, obstacles, strict=True):
+            if entry.place.layout.partitioned and self._question(entry) not in self._agreed:
+                asked.setdefault(id(entry.group), []).append((entry, obstacle))
+        for of_group in asked.values():
+            verdicts = [obstacle is None or not entry.place.shards for entry, obstacle in of_group]
+            for sharing in self.sharing(of_group[0][0]):
+                verdicts = lockstep.agreed(verdicts, sharing)
+            self._agreed.update(zip((self._question(entry) for entry, _ in of_group), verdicts, strict=True))
+            if any(obstacle is None and not verdict for (_, obstacle), verdict in zip(of_group, verdicts, strict=True)):
+                logger.warning(f"{self.rule.name}: the rule in PyTorch is taken, because {_OF_ANOTHER_RANK}")
+
+    def _question(self, entry: Entry) -> tuple:
+        """What ranks agree on: a tensor, and of what they have to be of one mind about all that may change from step to step."""
+        return id(entry.place.handed), self.implementation, entry.place.gradient.dtype, _options(entry.group)
+
     def _obstacle(self, entry: Entry) -> str | None:
-        """Why an entry is left to the rule, None where it is not. Raises ValueError where kernels were asked for and cannot be had."""
+        """Why this rank would leave an entry to the rule, None where it would not."""
         if self.implementation == "eager" or not entry.place.shards:
             return _NOT_CONSIDERED
         if self.implementation == "auto" and not kernels.chosen_for(entry.place.handed):
             return _NOT_CONSIDERED
-        obstacle = self._known_obstacle(entry)
-        if obstacle is not None and self.implementation == "triton":
-            raise ValueError(f'implementation="triton" cannot be taken: {obstacle}; "auto" takes the rule in PyTorch')
-        return obstacle
+        return self._known_obstacle(entry)
 
     def _known_obstacle(self, entry: Entry) -> str | None:
         """`kernels.obstacle`, looked for anew where something that it depends on has changed."""
         handed, gradient, group = entry.place.handed, entry.place.gradient, entry.group
-        options = group["cautious"], group["trust_ratio"], group["legacy_1d"]
         state = self.state[handed]
         traits = (
             id(state),
@@ -242,13 +275,13 @@ class CAME(ShardedOptimizer):
             handed.dtype,
             handed.device,
             handed.is_contiguous(),
-            options,
+            _options(group),
         )
         known = self._obstacles.get(id(handed))
         if known is None or known[0] != traits:
             obstacle = kernels.obstacle(entry.place, state, self.rule, group, self.shapes_in(entry))
             if obstacle is None and self.implementation == "auto":
-                obstacle = kernels.distrusted(handed, state, self.rule)
+                obstacle = kernels.distrusted(entry.place, state, self.rule)
             known = self._obstacles[id(handed)] = traits, obstacle
         return known[1]
 
@@ -262,4 +295,10 @@ class CAME(ShardedOptimizer):
             self._said = True
 
 
+def _options(group: dict[str, Any]) -> tuple[bool, ...]:
+    """Those that have no kernel."""
+    return group["cautious"], group["trust_ratio"], group["legacy_1d"]
+
+
 _NOT_CONSIDERED = "not considered"
+_OF_ANOTHER_RANK = "the kernels cannot be taken on another rank that shares the parameters"

@@ -11,6 +11,8 @@ from torch import nn
 
 from came import CAME, kernels
 from came.kernels import trial
+from came.kernels.batch import Batch
+from came.kernels.finalise import AVERAGE
 from came.kernels.plan import Plan
 from came.observation import UpdateStatistics
 from tests.unit.kernels.ranks import draw, error, small
@@ -157,7 +159,7 @@ def trials() -> dict[str, Any]:
     found["as they are"] = [trial.passes(device, full, torch.int8)]
     small_trial = patch.object(trial, "SHAPES", ((12, 20), (2, 3, 16), (30,)))  # the interpreter takes its time
     with small_trial:
-        found["as they are"] += [trial.passes(device, full, dtype) for dtype in (full, torch.bfloat16)]
+        found["as they are"] += [trial.passes(device, full, dtype, split=True) for dtype in (full, torch.bfloat16)]
     found["said of them"] = list(said)
     for name, fault in (("wrong", decay_forgotten), ("broken", failing_launch)):
         trial.passes.cache_clear()
@@ -167,6 +169,9 @@ def trials() -> dict[str, Any]:
                 step(made, 1)
             found[name] = len(made._fused.plans)
     trial.passes.cache_clear()
+    with small_trial, patch.object(Batch, "finalise_residuals", failing_after_the_reduction(Batch.finalise_residuals)):
+        found["broken for split ones"] = [trial.passes(device, full, full, split) for split in (False, True)]
+    trial.passes.cache_clear()
     logger.removeHandler(handler)
     return found | {"said": said}
 
@@ -174,6 +179,15 @@ def trials() -> dict[str, Any]:
 def decay_forgotten(run: Any) -> Any:
     def other(plan: Plan, members: Any, *arguments: Any) -> None:
         run(plan, [replace(member, hyper={**member.hyper, "weight_decay": 0.0}) for member in members], *arguments)
+
+    return other
+
+
+def failing_after_the_reduction(finalise: Any) -> Any:
+    def other(batch: Batch, mode: int) -> None:
+        if mode == AVERAGE.value:
+            raise RuntimeError("no kernel image is available")
+        finalise(batch, mode)
 
     return other
 
