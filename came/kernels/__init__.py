@@ -43,6 +43,11 @@ _LARGEST_ROUNDED = 2**32
 """So are those of a parameter where random numbers are drawn for them."""
 
 
+_LEAST_IN_A_STACK = 512
+"""Elements of a matrix of a stack, on average over what is updated together, from which on `implementation="auto"` takes the kernels. The
+tables have 376 bytes for a matrix, however small it is: from here on less than one byte per element, 376 for a convolution of 1 x 1."""
+
+
 def option_without_kernel(hyper: dict[str, Any]) -> str | None:
     """The first option of a parameter group that the kernels do not have, by name."""
     return next((name for name in ("cautious", "trust_ratio", "legacy_1d") if hyper[name]), None)
@@ -109,6 +114,15 @@ def chosen_for(handed: Tensor) -> bool:
 def _ampere_or_later(device: torch.device) -> bool:
     """NVIDIA's from the A100 on: older ones lack bfloat16, and Triton has left them."""
     return torch.version.cuda is not None and torch.cuda.get_device_capability(device) >= (8, 0)
+
+
+def dwarfed(shapes: Sequence[Sequence[int]]) -> str | None:
+    """Why `implementation="auto"` leaves parameters of these shapes to the rule though they have a kernel: where most of them are stacks of
+    matrices so small that the kernels' tables would take more memory than all else."""
+    counts = [prod(shape[:-2]) for shape in shapes]
+    if sum(count for count in counts if count > 1) * _LEAST_IN_A_STACK <= sum(map(prod, shapes)):
+        return None
+    return f"stacks of matrices of fewer than {_LEAST_IN_A_STACK} elements would be dwarfed by the kernels' tables"
 
 
 def distrusted(place: "Place", state: dict[str, Tensor], rule: Rule) -> str | None:

@@ -279,9 +279,10 @@ class CAME(ShardedOptimizer):
         )
         known = self._obstacles.get(id(handed))
         if known is None or known[0] != traits:
-            obstacle = kernels.obstacle(entry.place, state, self.rule, group, self.shapes_in(entry))
+            shapes = self.shapes_in(entry)
+            obstacle = kernels.obstacle(entry.place, state, self.rule, group, shapes)
             if obstacle is None and self.implementation == "auto":
-                obstacle = kernels.distrusted(entry.place, state, self.rule)
+                obstacle = kernels.dwarfed(shapes) or kernels.distrusted(entry.place, state, self.rule)
             known = self._obstacles[id(handed)] = traits, obstacle
         return known[1]
 

@@ -60,3 +60,35 @@ def test_unaligned_addresses_are_not_called_aligned() -> None:
 
     assert aligned((8, 32)) == {1}
     assert aligned((8, 33)) == aligned((8, 32), gradient=4) == aligned((8, 32), weights_at=1) == {0}
+
+
+BERT = [(30_528, 128), (512, 128), (2, 128), (128, 128), (128,), (2, 128), (2,)]
+RESNET = [(64, 3, 7, 7), *4 * [(64, 64, 3, 3), (256, 64, 1, 1)], (256,), (1000, 2048)]
+VIT = [(768, 3, 16, 16), *12 * [(2304, 768), (768, 3072)], (768,)]
+
+
+def test_stacks_of_small_matrices_are_left_to_the_rule() -> None:
+    from came.kernels import dwarfed
+
+    assert dwarfed(BERT) is None and all(dwarfed([shape]) is None for shape in BERT)
+    assert dwarfed(VIT) is None, "together they are large enough, as under ZeRO"
+    assert [shape for shape in RESNET if dwarfed([shape])] == [shape for shape in RESNET if len(shape) == 4]
+    assert dwarfed([(100, 16, 32)]) is None and "fewer than 512 elements" in dwarfed([(100, 16, 31)])
+
+
+def test_a_matrix_of_a_stack_costs_376_bytes_of_tables() -> None:
+    import torch
+
+    from came.interval import Interval
+    from came.kernels import fields
+    from came.kernels.tables import Geometry, Piece, build
+    from came.layouts import Shard
+    from came.rules.came import RULE
+    from came.state import allocate, views
+
+    weights, interval = torch.zeros(50, 1, 1), Interval.whole((50, 1, 1))
+    shards = [Shard(weights, interval, 0, None)]
+    (state,) = views(RULE, shards, weights, allocate(RULE, shards, weights))
+    tables = build([Piece(interval, 0, 0, weights.view(-1), state, 0, 0)], Geometry(), [0])
+    columns = {"matrices": fields.MATRIX, "tiles": fields.TILE, "parts": fields.PART}
+    assert sum(8 * len(getattr(tables, name)) * width.value for name, width in columns.items()) == 50 * 376

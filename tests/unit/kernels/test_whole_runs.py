@@ -61,3 +61,7 @@ def test_kernels_that_do_not_pass_their_trial_are_left_for_the_rule(run: Callabl
     assert len(lines) == 3 and "their update of whole parameters is off by" in lines[0]
     assert all("RuntimeError: no kernel image is available)" in line for line in lines[1:])
     assert found["broken for split ones"] == [True, False]
+
+
+def test_a_stack_of_tiny_matrices_goes_by_the_rule_beside_kernels_for_the_others(run: Callable) -> None:
+    assert run(whole_runs.taken_by_themselves) == [True, True, False]

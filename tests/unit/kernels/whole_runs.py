@@ -176,6 +176,16 @@ def trials() -> dict[str, Any]:
     return found | {"said": said}
 
 
+def taken_by_themselves() -> list[bool]:
+    """Which of `SHAPES` "auto" takes the kernels for, where they are trusted."""
+    params = parameters()
+    made = optimizer_of(params, "auto")
+    with patch.object(kernels, "chosen_for", lambda handed: True), patch.object(trial, "passes", lambda *_: True):
+        step(made, 1)
+    (taken,) = made._fused.plans
+    return [id(param) in taken for param in params]
+
+
 def decay_forgotten(run: Any) -> Any:
     def other(plan: Plan, members: Any, *arguments: Any) -> None:
         run(plan, [replace(member, hyper={**member.hyper, "weight_decay": 0.0}) for member in members], *arguments)
