@@ -267,9 +267,9 @@ class ShardedOptimizer(torch.optim.Optimizer):
     def _jobs(self, entries: Sequence[Entry], scale: Tensor | None) -> Iterator[lockstep.Job]:
         observer = self.update_statistics or Observer()
         numbers = self.parameter_numbers()
+        hypers = hyper_parameters(entries)
         for entry in entries:
-            place, group = entry.place, entry.group
-            hyper = {**group, "lr": float(group["lr"])}
+            place, group, hyper = entry.place, entry.group, hypers[id(entry.group)]
             weights, grad = flat(place.handed.detach()), flat_gradient(place.handed)
             if scale is not None or group["maximize"]:
                 grad = grad * ((1.0 if scale is None else scale.to(grad.device)) * (-1.0 if group["maximize"] else 1.0))
@@ -292,6 +292,12 @@ class ShardedOptimizer(torch.optim.Optimizer):
         A collective call under ZeRO; it waits for the device.
         """
         return (self.update_statistics or UpdateStatistics()).read(any(place.layout.partitioned for place in self._places.values()))
+
+
+def hyper_parameters(entries: Sequence[Entry]) -> dict[int, dict[str, Any]]:
+    """Of each group that the entries are in, by its `id`; a learning rate that is a tensor is read, for which the host waits on a GPU."""
+    groups = {id(entry.group): entry.group for entry in entries}
+    return {key: {**group, "lr": float(group["lr"])} for key, group in groups.items()}
 
 
 def clip_scale(norm: Tensor, limit: float) -> Tensor:

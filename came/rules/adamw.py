@@ -10,7 +10,7 @@ from came.interval import Interval
 from came.layouts import local
 from came.lockstep import Coroutine
 from came.observation import Observer
-from came.optimizer import Entry, ShardedOptimizer, flat, flat_gradient
+from came.optimizer import Entry, ShardedOptimizer, flat, flat_gradient, hyper_parameters
 from came.rules import Kind, Rule, StateSpec, add_decay_, step_
 from came.rules.checks import check_betas, check_common, check_positive
 
@@ -120,6 +120,7 @@ class AdamW(ShardedOptimizer):
     def _batches(self, entries: Sequence[Entry]) -> Iterator["_Batch"]:
         """The shards of these entries, in batches of one group, step count, device and dtype."""
         open_batches: dict[tuple, _Batch] = {}
+        hypers = hyper_parameters(entries)
         for place, group in entries:
             weights, grad = flat(place.handed.detach()), flat_gradient(place.handed)
             for shard, state in zip(place.shards, self.state_views(place), strict=True):
@@ -131,7 +132,7 @@ class AdamW(ShardedOptimizer):
                     yield batch
                     batch = None
                 if batch is None:
-                    batch = open_batches[key] = _Batch(group, int(state["step"]))
+                    batch = open_batches[key] = _Batch(hypers[id(group)], int(state["step"]))
                 batch.add(shard.of(weights), shard.of(grad), state["exp_avg"], state["exp_avg_sq"])
         yield from open_batches.values()
 
@@ -153,7 +154,7 @@ class _Batch:
     def move(self, observer: Observer) -> None:
         params, grads, ms, vs = self._lists
         directions = fused_directions(params, grads, ms, vs, self._step, self._hyper)
-        torch._foreach_add_(params, directions, alpha=-float(self._hyper["lr"]))
+        torch._foreach_add_(params, directions, alpha=-self._hyper["lr"])
         for direction in directions:
             observer.direction(direction)
 

@@ -7,8 +7,10 @@ import itertools
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from came import CAME, LAMB, SM3, Adafactor, AdamW, LayoutError
+from came.rules import adamw
 
 OPTIMIZERS = [CAME, AdamW, LAMB, Adafactor, SM3]
 SHAPES = [(6, 5), (7,), (2, 3, 4)]
@@ -87,6 +89,32 @@ def test_a_schedule_and_a_tensor_as_learning_rate_do_what_numbers_do(optimizer) 
             schedule.step()
     assert equal(values(numbers), values(tensors))
     assert float(made[0].param_groups[0]["lr"]) == float(made[1].param_groups[0]["lr"]) == 0.0625
+
+
+class Readings(TorchDispatchMode):
+    """Counts how often the host reads a tensor's value."""
+
+    def __init__(self, tensor: torch.Tensor) -> None:
+        super().__init__()
+        self.tensor, self.count = tensor, 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if function is torch.ops.aten._local_scalar_dense.default and args[0].data_ptr() == self.tensor.data_ptr():
+            self.count += 1
+        return function(*args, **(kwargs or {}))
+
+
+@everyone
+@pytest.mark.parametrize("together", [False, True])
+def test_a_learning_rate_on_a_device_is_waited_for_once_a_step(monkeypatch: pytest.MonkeyPatch, optimizer, together: bool) -> None:
+    monkeypatch.setattr(adamw, "_TOGETHER_DEVICES", ("cpu",) if together else ())
+    monkeypatch.setattr(adamw, "_TOGETHER_ELEMENTS", 1)
+    lr = torch.tensor(0.5)
+    made = optimizer(parameters(), lr=lr)
+    train(made, steps=1)
+    with Readings(lr) as readings:
+        train(made, steps=2, first=2)
+    assert readings.count == 2
 
 
 @everyone
