@@ -116,14 +116,12 @@ class _Trial:
         self._engine = Engine(model, build_optimizer(config.optimizer, model), config, BatchPlan.of(config.train, distributed.world_size()))
 
     def __call__(self, size: int) -> tuple[float, float]:
-        """The most bytes in use, and seconds, over two micro-steps and an optimizer step: the largest over the ranks."""
+        """The most bytes in use over two micro-steps and an optimizer step, and its seconds: the largest over the ranks."""
         window = 2 * [_full_batch(self._config, self._vocabulary, size)]
         self._engine.plan = dataclasses.replace(self._engine.plan, micro_batch_size=size)
         self._memory.begin()
-        begun = time.perf_counter()
-        self._engine.accumulate(window)
-        self._engine.step(lr=0.0)
-        found = {"peak": float(self._memory.peak_bytes()), "seconds": time.perf_counter() - begun}
+        seconds = seconds_of_a_step(self._engine, window)
+        found = {"peak": float(self._memory.peak_bytes()), "seconds": seconds}
         worst = distributed.max_over_ranks(found)
         return worst["peak"], worst["seconds"]
 
@@ -132,6 +130,18 @@ class _Trial:
         del self._engine
         gc.collect()
         self._memory.begin()
+
+
+def seconds_of_a_step(engine: Engine, window: Sequence[Batch]) -> float:
+    """Seconds of the first step that is applied: one that is skipped allocates no optimizer state. fp16 begins at a loss scale that may
+    well be too large; each skip brings it down, at most to its least."""
+    while True:
+        begun = time.perf_counter()
+        engine.accumulate(window)
+        result = engine.step(lr=0.0)
+        seconds = time.perf_counter() - begun
+        if result.applied or not result.loss_scale_search:
+            return seconds
 
 
 def _full_batch(config: Config, vocabulary: Vocabulary, size: int) -> Batch:

@@ -3,7 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pretrain.micro_batch import largest_that_fits
+from pretrain.engine import StepResult
+from pretrain.micro_batch import largest_that_fits, seconds_of_a_step
 
 
 class Memory:
@@ -58,3 +59,35 @@ def test_memory_that_grows_faster_than_the_line_stops_at_the_last_that_fitted() 
 
     assert largest_that_fits([1, 2, 4, 8, 16], square, 50.0) == 2
     assert tried == [1, 2, 8]
+
+
+class Overflowing:
+    """An engine in fp16 whose first steps are skipped, each of them halving a loss scale that goes down to `least`."""
+
+    def __init__(self, fits_at: float, least: float = 1.0) -> None:
+        self.scale, self.fits_at, self.least = 2.0**16, fits_at, least
+        self.accumulated = self.applied = 0
+
+    def accumulate(self, window: list) -> None:
+        self.accumulated += 1
+
+    def step(self, lr: float) -> StepResult:
+        assert lr == 0.0
+        if self.scale <= self.fits_at:
+            self.applied += 1
+            return StepResult(True, 1.0)
+        searching = self.scale > self.least
+        self.scale = max(self.scale / 2, self.least)
+        return StepResult(False, float("inf"), "gradient_not_finite", loss_scale_search=searching)
+
+
+def test_a_trial_ends_with_a_step_that_was_applied() -> None:
+    engine = Overflowing(fits_at=2.0**13)
+    assert seconds_of_a_step(engine, []) >= 0.0
+    assert (engine.accumulated, engine.applied) == (4, 1)
+
+
+def test_a_trial_of_what_is_never_finite_ends() -> None:
+    engine = Overflowing(fits_at=0.5)
+    seconds_of_a_step(engine, [])
+    assert (engine.accumulated, engine.applied) == (17, 0)
