@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from pretrain import durable
 from pretrain.config.consistency import differences
@@ -18,6 +18,8 @@ from pretrain.plain_json import without_nan
 
 NAME = "results.json"
 _FORMAT_VERSION = 1
+_LOCK_SECONDS = 60.0
+"""Another command has the folder for as long as it takes to write a file."""
 _FREE = {f"finetune.{name}" for name in ("data_dir", "output_dir", "seeds", "eval_batch_size", "save", "device")} | {
     "optimizer.implementation"
 }
@@ -74,7 +76,7 @@ class Results:
         """Write a seed's predictions, and then its record into `results.json`, in one instant, beside what another command that trains
         other seeds on another device has written there meanwhile."""
         try:
-            with FileLock(self.folder / ".lock"):
+            with FileLock(self.folder / ".lock", timeout=_LOCK_SECONDS):
                 self._take_what_is_there()
                 seeds = self.content["seeds"] | {str(seed): record}
                 self.content["seeds"] = dict(sorted(seeds.items(), key=lambda item: int(item[0])))
@@ -83,6 +85,8 @@ class Results:
                 temporary = self.folder / f"{NAME}.tmp"
                 durable.write(temporary, json.dumps(without_nan(self.content), indent=1, allow_nan=False) + "\n")
                 temporary.rename(self.folder / NAME)
+        except Timeout as held:
+            raise UserError(f"{self.folder} is held by another command; where there is none, delete {self.folder / '.lock'}") from held
         except OSError as error:
             raise self._cannot_be_written(error) from error
 

@@ -16,7 +16,7 @@ _PARTS = ("weights_bytes", "masters_bytes", "grads_bytes", "optimizer_bytes", "c
 
 
 def compare(path: Path) -> str:
-    """A table: bytes by part, the largest over the ranks and the steps logged since the run was last started, measured and planned. The
+    """A table: bytes by part, the largest over the ranks and the steps logged since the run last began to train, measured and planned. The
     peak is compared where the run had a GPU: that of a process on a CPU holds Python and its libraries too. Raises UserError where there
     is nothing to compare."""
     folder = RunFolder(path)
@@ -24,14 +24,15 @@ def compare(path: Path) -> str:
         raise UserError(f"{path} is no run's folder (it has no config.yaml); give one, such as runs/NAME")
     config = from_yaml(folder.config.read_text(encoding="utf-8"))
     lines = standing(read_metrics(folder.metrics))
-    begun = max((place for place, line in enumerate(lines) if "plan" in line), default=len(lines))
-    measured = [line for line in lines[begun:] if line["kind"] == "train" and "memory_weights_bytes" in line]
-    if not measured:
+    with_memory = [place for place, line in enumerate(lines) if line["kind"] == "train" and "memory_weights_bytes" in line]
+    planned = [place for place, line in enumerate(lines) if "plan" in line and place < max(with_memory, default=0)]
+    if not planned:
         raise UserError(f"{path} has no train lines with the parts of its memory; give the folder of a run that has begun to train")
-    cell = _plan(config, lines[begun]["plan"])
+    measured = [lines[place] for place in with_memory if place > planned[-1]]
+    cell = _plan(config, lines[planned[-1]]["plan"])
     rows = [("", "measured", "planned", "off")]
-    for name, planned in _planned(cell, on_gpu="memory_activations_bytes" in measured[-1]).items():
-        rows.append(_row(name, max(line[f"memory_{name}"] for line in measured), planned))
+    for name, num_bytes in _planned(cell, on_gpu="memory_activations_bytes" in measured[-1]).items():
+        rows.append(_row(name, max(line[f"memory_{name}"] for line in measured), num_bytes))
     return "\n".join(f"{name:<20}{found:>18}{planned:>18}{off:>12}".rstrip() for name, found, planned, off in rows)
 
 

@@ -130,6 +130,10 @@ echo srun >>calls
 while [ "${1#--}" != "$1" ]; do shift; done
 exec "$@"
 """
+OLD_ENV = """#!/bin/sh
+case $1 in --*) echo "env: unrecognized option '$1'" >&2 && exit 125 ;; esac
+exec /usr/bin/env "$@"
+"""
 JOB = {"SLURM_JOB_ID": "7", "SLURM_NTASKS_PER_NODE": "1", "SLURM_JOB_NUM_NODES": "2", "SLURM_JOB_NODELIST": "n[1-2]"}
 
 
@@ -152,7 +156,11 @@ def run_job(call, tmp_path: Path):
     return run
 
 
-def test_a_rank_begins_with_its_signals_blocked_on_a_system_without_a_new_env(run_job, tmp_path: Path) -> None:
+@pytest.mark.parametrize("coreutils", ["8.30", "here"])
+def test_a_rank_begins_with_its_signals_blocked(run_job, coreutils: str, tmp_path: Path) -> None:
+    if coreutils == "8.30":
+        (tmp_path / "tools" / "env").write_text(OLD_ENV)
+        (tmp_path / "tools" / "env").chmod(0o755)
     done, calls = run_job()
     assert (done.returncode, calls) == (0, ["srun"]), done.stderr
     assert "blocked: SIGINT SIGTERM SIGUSR1 SIGUSR2 ['--config', 'slurm/7.yaml']\n" in done.stdout

@@ -150,7 +150,7 @@ def rank_of(job: str, rank: str) -> int:
 WAITING = """#!{python}
 import os, signal, sys
 
-if sys.argv[1] == "-ISc":
+if sys.argv[1] == "-PSc":
     program, sys.executable, sys.argv = sys.argv[2], sys.argv[0], sys.argv[2:]
     exec(program)
 elif "--cfg" in sys.argv:

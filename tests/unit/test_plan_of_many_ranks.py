@@ -304,3 +304,8 @@ def test_a_run_is_compared_with_its_plan(tmp_path, capsys: pytest.CaptureFixture
         rows = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()[1:]}
         assert all("+0.00 %" in rows[name] for name in ("weights_bytes", "masters_bytes", "grads_bytes", "optimizer_bytes"))
         assert "+7.00 %" in rows["peak_bytes"] and f"{held.peak_bytes:,}" in rows["peak_bytes"]
+    before = rows
+    lines += [{"kind": "resume", "step": 3, "plan": {"ranks": 2, "micro_batch_size": 16, "vocabulary": 30_528}}]  # that only exports
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert main(["--run", str(tmp_path)]) == 0
+    assert {line.split()[0]: line for line in capsys.readouterr().out.splitlines()[1:]} == before

@@ -11,12 +11,14 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from filelock import FileLock
 from scipy import stats
 from sklearn.metrics import accuracy_score, f1_score
 
 from pretrain.config.finetuning import read_finetuning
+from pretrain.errors import UserError
 from pretrain.export import main as export
-from pretrain.finetune import classification, command, glue_data, model, squad_data, training
+from pretrain.finetune import classification, command, glue_data, model, results, squad_data, training
 from pretrain.finetune.__main__ import main
 from pretrain.finetune.batches import epoch_batches, padded
 from pretrain.finetune.tasks import GLUE_TASKS
@@ -295,6 +297,14 @@ def test_two_commands_with_other_seeds_share_a_folder(run: Path, finetune, monke
     monkeypatch.setattr("pretrain.finetune.command.train", beside_another)
     found = finetune(run, *SHORT, "finetune.seeds=[0]")
     assert list(found["seeds"]) == ["0", "1"] and scores(found, 0) and scores(found, 1)
+
+
+def test_a_folder_that_somebody_keeps_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(results, "_LOCK_SECONDS", 0.01)
+    found = results.Results(tmp_path, {}, {})
+    with FileLock(tmp_path / ".lock"), pytest.raises(UserError, match="is held by another command; where there is none, delete .*/.lock"):
+        found.add(0, {}, None, "")
+    assert not (tmp_path / "results.json").exists()
 
 
 def test_results_of_something_else_are_refused(run: Path, finetune, glue: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
