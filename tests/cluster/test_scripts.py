@@ -26,7 +26,7 @@ def call(tmp_path: Path):
     def run(script: str, *arguments: str, **variables: str) -> subprocess.CompletedProcess:
         environment = {"PATH": str(tools), "PRETRAIN_SITE": str(site), "HOME": str(tmp_path), "DS_ACCELERATOR": "cpu", **variables}
         return subprocess.run(
-            [str(SCRIPTS / script), *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60
+            [str(SCRIPTS / script), *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=180
         )
 
     return run

@@ -89,8 +89,9 @@ def test_squad_s_files_are_read_and_checked(tmp_path: Path) -> None:
     (folder / "my-dev.json").write_text("")
     with pytest.raises(UserError, match=r"holds dev-v1.1.json, my-dev.json; leave one \*dev\*.json there"):
         squad_data.read(str(folder))
+    (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match=r"holds no \*train\*.json"):
-        squad_data.read(str(tmp_path))
+        squad_data.read(str(tmp_path / "empty"))
 
 
 @pytest.mark.parametrize("task", GLUE_TASKS)
