@@ -105,10 +105,10 @@ class Slurm:
 
     def stop(self) -> None:
         subprocess.run(["scontrol", "shutdown"], env=os.environ | self.environment, capture_output=True, timeout=60)
+        self.wait_for(lambda: not list(self.folder.glob("*.pid")), "end of Slurm")  # whose daemons ask munge who tells them to end
         pid = self.folder / "munge" / "pid"
         if pid.exists():
             os.kill(int(pid.read_text()), 15)
-        self.wait_for(lambda: not list(self.folder.glob("*.pid")), "end of Slurm")
 
 
 def _free_ports(count: int) -> list[int]:
