@@ -103,12 +103,19 @@ def device_of(name: str, option: str = "--device ") -> "torch.device":
         raise UserError(f"{option}{name} cannot be used here ({str(error).partition(chr(10))[0]}); give cpu or auto") from error
 
 
+def refuse_without_positions(config: Any, folder: Path) -> None:
+    """Raises UserError where transformers' configuration does not say how many positions the model has."""
+    if getattr(config, "max_position_embeddings", None) is None:
+        raise UserError(f"the model in {folder} states no max_position_embeddings in its config.json; give one that does, as BERT or GPT-2")
+
+
 def _load_exported(folder: Path) -> Loaded:
     from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForPreTraining, AutoTokenizer
 
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True)
+        refuse_without_positions(config, folder)
         causal = any(name.endswith(("LMHeadModel", "ForCausalLM")) for name in config.architectures or ())
         with_pairs = "BertForPreTraining" in (config.architectures or ())
         loader: Any = AutoModelForCausalLM if causal else AutoModelForPreTraining if with_pairs else AutoModelForMaskedLM
@@ -124,8 +131,6 @@ def _load_exported(folder: Path) -> Loaded:
     if report["missing_keys"]:
         missing = min(report["missing_keys"])
         raise UserError(f"the model in {folder} has no weights for {missing}; give one with its language-model head")
-    if getattr(config, "max_position_embeddings", None) is None:
-        raise UserError(f"the model in {folder} states no max_position_embeddings in its config.json; give one that does, as BERT or GPT-2")
     return Loaded(model, tokenizer)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pretrain.errors import UserError
-from pretrain.loading import find_model_or_download
+from pretrain.loading import find_model_or_download, refuse_without_positions
 from pretrain.origin import trained_length
 
 if TYPE_CHECKING:
@@ -105,6 +105,7 @@ def _of_folder(folder: Path, num_labels: int | None) -> _Read:
     try:
         config = AutoConfig.from_pretrained(folder, **local)
         _refuse_causal(any(name.endswith(("LMHeadModel", "ForCausalLM")) for name in config.architectures or ()), folder)
+        refuse_without_positions(config, folder)
         config.num_labels = num_labels or 2
         told = {"output_loading_info": True, "ignore_mismatched_sizes": True}
         model, report = loader.from_pretrained(folder, config=config, use_safetensors=True, dtype="float32", **local, **told)

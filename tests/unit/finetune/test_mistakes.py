@@ -50,6 +50,7 @@ MISTAKES = {
     "no-such/model task=rte finetune.data_dir=RTE": "no-such/model is no folder here and cannot be had from the hub",
     "RTE task=rte finetune.data_dir=RTE": "RTE holds neither a run nor a model",
     "BROKEN task=rte finetune.data_dir=RTE": "BROKEN holds no whole encoder in Hugging Face format",
+    "ENDLESS task=rte finetune.data_dir=RTE": "the model in ENDLESS states no max_position_embeddings in its config.json",
     "GPT2 task=rte finetune.data_dir=RTE": "holds a model that continues text, such as GPT-2; fine-tuning takes an encoder",
     "RUN task=rte --format markdown": "--format markdown is for --table; leave it out",
     "RUN --table RTE": "--table shows results that there are, but RUN is given",
@@ -65,6 +66,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_task(folder / "RTE", "rte")
     (folder / "BROKEN").mkdir()
     (folder / "BROKEN" / "config.json").write_text('{"model_type": "bert"}')
+    (folder / "ENDLESS").mkdir()
+    (folder / "ENDLESS" / "config.json").write_text('{"model_type": "t5"}')
     return folder
 
 
