@@ -30,7 +30,8 @@ def read(data_dir: str | None) -> tuple[list[Question], list[Question]]:
     if data_dir is None:
         return _from_hub("train"), _from_hub("validation")
     given = user_path(data_dir, "finetune.data_dir=")
-    folder = inside if (inside := given / "squad").is_dir() else given
+    around = not any(given.glob("*.json")) and (given / "squad").is_dir()
+    folder = given / "squad" if around else given
     return read_file(_file(folder, "train")), read_file(_file(folder, "dev"))
 
 

@@ -63,9 +63,11 @@ def test_a_file_of_other_types_is_refused_by_its_name(place: tuple, value: Any, 
         squad_data.read_file(path)
 
 
-def test_the_folder_around_the_files_will_do(tmp_path: Path) -> None:
-    write_squad(tmp_path / "data" / "squad")
-    assert squad_data.read(str(tmp_path / "data")) == squad_data.read(str(tmp_path / "data" / "squad"))
+def test_the_folder_around_the_files_will_do_but_its_own_files_come_first(tmp_path: Path) -> None:
+    write_squad(tmp_path / "squad")
+    assert squad_data.read(str(tmp_path)) == squad_data.read(str(tmp_path / "squad"))
+    write_squad(tmp_path, train=3)
+    assert len(squad_data.read(str(tmp_path))[0]) == 3
 
 
 def test_the_windows_cover_the_text_and_hold_the_answer(tokenizer) -> None:
