@@ -34,7 +34,7 @@ class MetricsWriter:
 
     def write(self, kind: str, **values: Any) -> Line:
         """Append one line and return it; numbers that are not finite become null, which JSON has instead."""
-        line = {"kind": kind, **{name: without_nan(value) for name, value in values.items()}}
+        line = {"kind": kind, **without_nan(values)}
         self._waiting += json.dumps(line).encode() + b"\n"
         self._try_to_write()
         return line
