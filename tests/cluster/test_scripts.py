@@ -18,7 +18,7 @@ def call(tmp_path: Path):
     """`call("submit", ...)` in an empty folder, where Slurm is not installed."""
     tools = tmp_path / "tools"
     tools.mkdir()
-    for tool in ("bash", "dirname", "cat", "sed", "readlink", "date", "mkdir", "mv", "rm", "cmp", "sleep"):
+    for tool in ("bash", "dirname", "cat", "sed", "env", "true", "readlink", "date", "mkdir", "mv", "rm", "cmp", "sleep"):
         (tools / tool).symlink_to(shutil.which(tool))
     site = tmp_path / "site.sh"
     site.write_text(f'source "{SCRIPTS}/site.sh"\nPYTHON={sys.executable}\nSBATCH_OPTIONS=(--account=mine "--comment=two words")\n')
@@ -126,6 +126,7 @@ else:
 """
 SRUN = """#!/bin/sh
 echo srun >>calls
+echo "srun $*"
 [ -z "${ASKED_BEFORE_SRUN_LISTENS:-}" ] || { kill -s "$ASKED_BEFORE_SRUN_LISTENS" "$PPID" && exec sleep 60; }
 while [ "${1#--}" != "$1" ]; do shift; done
 exec "$@"
@@ -158,10 +159,13 @@ def run_job(call, tmp_path: Path):
 
 @pytest.mark.parametrize("coreutils", ["8.30", "here"])
 def test_a_rank_begins_with_its_signals_blocked(run_job, coreutils: str, tmp_path: Path) -> None:
+    from_the_start = coreutils == "here" and not subprocess.run(["env", "--block-signal=USR1", "true"], capture_output=True).returncode
     if coreutils == "8.30":
+        (tmp_path / "tools" / "env").unlink()
         (tmp_path / "tools" / "env").write_text(OLD_ENV)
         (tmp_path / "tools" / "env").chmod(0o755)
     done, calls = run_job()
+    assert (" env --block-signal=USR1,USR2,TERM,INT " in done.stdout) == from_the_start
     assert (done.returncode, calls) == (0, ["srun"]), done.stderr
     assert "blocked: SIGINT SIGTERM SIGUSR1 SIGUSR2 ['--config', 'slurm/7.yaml']\n" in done.stdout
     assert (tmp_path / "slurm" / "7.yaml").read_text() == "composed\n"
